@@ -1,4 +1,5 @@
-"""Agents, tools, memories and turns: what a distributed runtime for LLM agents is made of."""
+"""Agents, tools, memories and turns: the building blocks of a distributed runtime for LLM
+agents."""
 
 from typing import TYPE_CHECKING
 

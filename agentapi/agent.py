@@ -1,4 +1,5 @@
-"""`Agent`: a definition that workers run, and a conversation that it holds on its own."""
+"""`Agent`: a definition that workers run, with a conversation of its own for use without
+workers."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
     """An LLM agent: prompt, model, tools.
 
     Register it, and workers run its `definition` for any number of conversations, which they keep
-    in Redis. On its own, ``await agent.run("...")`` holds one conversation in its `memory`.
+    in Redis. Without workers, ``await agent.run("...")`` keeps one conversation in its `memory`.
     """
 
     def __init__(  # noqa: PLR0913 - users see one flat list of options
@@ -77,42 +78,42 @@ class Agent(DefinedAgent[OutputT, ContextT]):
         Args:
             name: How producers address it: a letter or digit, then at most 63 letters, digits,
                 dots, dashes or underscores.
-            system_prompt: Its instructions: text, or a function, synchronous or not, that gets the
-                `TurnContext` and returns the text. It is called once in a turn.
+            system_prompt: Its instructions: text, or a function, synchronous or asynchronous, that
+                takes the `TurnContext` and returns the text. It is called once per turn.
             provider: ``"openai"``, ``"openrouter"``, ``"gemini"``, ``"offline"``, or one of
-                your own (`register_provider`); with a model as ``"openai:gpt-5"``. The entries
-                of a list are tried in order: when one fails, the next answers.
+                your own (`register_provider`); with a model as ``"openai:gpt-5"``. The entries of a
+                list are tried in order: if one fails, the next is asked.
             model: The model, for the first provider that does not include one; the provider's
                 default when not given.
             tools: Functions decorated with `@tool`, agents (`as_tool`, `handoff`), MCP servers; or
-                a function that gets the `TurnContext` and returns such a list.
+                a function that takes the `TurnContext` and returns such a list.
             max_steps: Maximum model responses in one turn, at least 1.
             window: How much history a model call gets: a `Window`, a number of messages, or
-                None for all that the model takes. 32,000 tokens when not given.
-            options: Sent to the provider unchanged, such as ``{"temperature": 0}``. Options
-                under a provider's name are for that provider only:
-                ``{"temperature": 0, "openai": {"max_completion_tokens": 300}}``.
+                None for as much as the model accepts. 32,000 tokens when not given.
+            options: Options passed to the provider unchanged, such as ``{"temperature": 0}``.
+                Options under a provider's name are for that provider only: ``{"temperature": 0,
+                "openai": {"max_completion_tokens": 300}}``.
             output_type: For structured output: the type of the reply, such as a pydantic model.
                 `TurnResult.output` has the value. Plain text when not given.
-            output_retries: How often the model is shown the errors of an invalid reply and asked
-                again, at least 0.
+            output_retries: How many times the model is shown the errors of an invalid reply and
+                asked again, at least 0.
             limits: What one turn may spend, including everything it delegates.
             conversation_limits: What all turns of a conversation may spend together.
             hooks: Middleware around its turns, the first outermost.
             compact: When workers (and eager mode) summarise the older part of a conversation;
                 never when not given. The full transcript is kept.
-            patience: Seconds that its turns wait for a provider that is away, 0 or more;
+            patience: Seconds that its turns wait for an unavailable provider, 0 or more;
                 ``AGENTAPI_PROVIDER_PATIENCE`` when not given. `run` and eager mode do not wait:
-                they fail after a few quick repeats.
-            on_incomplete: What a turn does with a reply that was cut off, filtered, or is a
-                refusal: ``"accept"``, ``"continue"`` (cut replies only), or ``"fail"``.
-            max_continuations: How often the model may continue one reply, at least 1.
+                they fail after a few quick retries.
+            on_incomplete: What a turn does with a reply that is cut off, filtered, or a refusal:
+                ``"accept"``, ``"continue"`` (cut replies only), or ``"fail"``.
+            max_continuations: How many times the model may continue one reply, at least 1.
             accepts: What requests to the gateway may decide about its turns, such as
                 ``RequestPolicy(instructions="refuse")``; `AGENTAPI_REQUEST_POLICY` when not given.
             memory: The conversation for `run`; a private `InMemoryMemory` when not given.
             context_type: The type of the `context` that producers send with a turn: a pydantic
                 model, a dataclass or a `TypedDict`. When not given, any JSON object is accepted,
-                and functions get it as a dict.
+                and functions receive it as a dict.
 
         Raises:
             InvalidAgent: A name, number, tool, function or type is not valid; the message says
@@ -161,7 +162,7 @@ class Agent(DefinedAgent[OutputT, ContextT]):
 
     @property
     def has_memory(self) -> bool:
-        """Whether this object has a conversation of its own; workers refuse such an agent."""
+        """Whether this object has its own conversation; workers refuse such an agent."""
         return self._memory is not None
 
     @property
@@ -246,8 +247,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
     async def aclose(self) -> None:
         """Close the connections to providers and MCP servers that `run` opened on this event loop.
 
-        Connections that another agent of this loop uses stay open until that one is closed. The
-        agent can run again; it then connects again. ``async with agent:`` closes it at its end.
+        Connections that another agent on this loop uses stay open until that agent is closed. The
+        agent can run again and then reconnects. ``async with agent:`` closes it at the end.
         """
         await release_clients(self)
 
@@ -273,17 +274,18 @@ class Agent(DefinedAgent[OutputT, ContextT]):
     ) -> AgentTool:
         """Make a tool that lets another agent's model ask this agent.
 
-        Each call is a turn of its own, in its own conversation, on any worker. Several calls of
-        one response run in parallel, and the calling turn waits without occupying a worker. The
-        agent gets the context of the calling turn, unless both agents declare a `context_type`
-        and these differ.
+        Each call is a separate turn, in its own conversation, on any worker. Several calls of one
+        response run in parallel, and the calling turn waits without occupying a worker. The agent
+        receives the context of the calling turn, unless both agents declare a `context_type` and
+        the types differ.
 
         Args:
             name: The tool's name for the model; the agent's own when not given.
-            description: What the agent is good for, for the model.
-            timeout: Seconds a call may take, above 0, including everything the agent delegates.
-            remembers: Whether all calls from one conversation continue one conversation with
-                this agent; otherwise it sees only the message of the call.
+            description: What the agent is good at; shown to the model.
+            timeout: Maximum seconds of a call, above 0, including everything that the agent
+                delegates.
+            remembers: Whether all calls from one conversation continue the same conversation with
+                this agent. Otherwise the agent sees only the message of the call.
             requires_approval: Whether a person must approve each call.
 
         Raises:
@@ -309,7 +311,8 @@ class Agent(DefinedAgent[OutputT, ContextT]):
     ) -> TurnResult[OutputT]:
         content = content_of(message)
         check_message(content.text)
-        # Once for the whole run, so that a change of the environment cannot split it.
+        # Read once for the whole run, so that a change of the environment does not affect half of
+        # it.
         settings = load_settings()
         limit_tool_threads(asyncio.get_running_loop(), settings.tool_threads)
         async with self._lock():
@@ -354,14 +357,14 @@ class Agent(DefinedAgent[OutputT, ContextT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Sent:
-    """What comes with a message, checked."""
+    """A message and its context, checked."""
 
     context: Mapping[str, Any] | None
     metadata: Mapping[str, Any]
 
 
 class _QueueLog(NoLog):
-    """Passes the text on. After a failure the model produces it again from the start."""
+    """Forwards the text. After a failure the model produces it again from the start."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()

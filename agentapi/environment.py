@@ -1,4 +1,4 @@
-"""Variables of the environment and of the file `.env` in the working directory."""
+"""Variables from the environment and from the file `.env` in the working directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from agentapi.errors import ConfigurationError
 
 FILE: Final = ".env"
-"""Name of the file. Its variables count only where the environment has none of the same name."""
+"""Name of the file. The environment takes precedence over its variables."""
 
 
 def variable(name: str) -> str | None:
@@ -49,7 +49,7 @@ def _file() -> Mapping[str, str | None]:
 
 @cache
 def _read(path: Path, changed: int, size: int) -> Mapping[str, str | None]:
-    # Imported only where there is a file.
+    # Imported only if there is a file.
     from dotenv import dotenv_values
 
     if not path.is_file():

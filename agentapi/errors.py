@@ -10,23 +10,23 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-# Not errors, but deep imports expect them here.
+# Not errors, but existing imports expect them here.
 from agentapi.signals import LeaseLost as LeaseLost
 from agentapi.signals import TurnParked as TurnParked
 
 LONGEST_WAIT: Final = 86_400.0
-"""Maximum seconds that a server's `retry-after` is respected."""
+"""Maximum seconds for which a server's `retry-after` is respected."""
 
 
 class AgentAPIError(Exception):
     """Root of all errors raised by `agentapi`, `workers` and `orchestrator`.
 
-    A message never contains the id of a conversation, which may be an internal one that a client
-    must not see. The id is a field, and `str()` adds it.
+    A message never contains a conversation's id, because it may be internal and clients must not
+    see it. The id is a field, and `str()` adds it.
 
     Attributes:
-        conversation_id: The conversation at fault as the store knows it, or None.
-        turn_id: The turn at fault, or None.
+        conversation_id: The affected conversation, by the store's id, or None.
+        turn_id: The affected turn, or None.
     """
 
     code: ClassVar[str] = "error"
@@ -73,7 +73,7 @@ class InvalidMessage(InvalidInput):
 
 
 class InvalidTool(InvalidInput):
-    """A function cannot be made into a tool (no schema, clashing or bad name)."""
+    """A function cannot become a tool (no schema, or an invalid or duplicate name)."""
 
     code = "invalid_tool"
 
@@ -127,7 +127,7 @@ class ServerUnavailable(AgentAPIError):
 
 
 class StoreUnavailable(ServerUnavailable):
-    """Redis cannot be reached or refuses to write; nothing is left half done."""
+    """Redis cannot be reached or refuses writes; nothing is left half done."""
 
     code = "store_unavailable"
 
@@ -135,7 +135,7 @@ class StoreUnavailable(ServerUnavailable):
 class LoginRefused(StoreUnavailable):
     """Redis refuses the user, the password or their permissions: correct AGENTAPI_REDIS_URL.
 
-    Workers wait as for an unreachable Redis, since passwords also change while they run.
+    Workers wait as for an unreachable Redis, because passwords may change while they run.
     """
 
     code = "login_refused"
@@ -154,16 +154,16 @@ class ArchiveUnavailable(ServerUnavailable):
 
 
 class ArchiveLost(ArchiveUnavailable):
-    """The archive does not have a conversation or turn that moved to it."""
+    """The archive has lost a conversation or turn that moved to it."""
 
     code = "archive_lost"
 
 
-# A fault in this project or in the stored data: waiting does not help.
+# A bug in this project or a fault in the stored data: waiting does not help.
 
 
 class StoreFault(AgentAPIError):
-    """Redis refuses the command itself: a key of the wrong type, a value that is too large."""
+    """Redis refuses the command itself, for example because of a key's type or a value's size."""
 
     code = "store_fault"
 
@@ -172,7 +172,7 @@ class UnreadableRecord(AgentAPIError):
     """A stored record comes from a newer release, or from no release at all.
 
     Attributes:
-        newer: Whether a newer release wrote it, so that another worker may be able to read it.
+        newer: Whether a newer release wrote it; then another worker may be able to read it.
     """
 
     code = "unreadable"
@@ -186,7 +186,7 @@ class UnreadableRecord(AgentAPIError):
 
 
 class TurnNotFound(AgentAPIError):
-    """No turn has that id: it was never accepted, or its retention time is over."""
+    """No turn has that id: it was never accepted, or its retention has ended."""
 
     code = "turn_not_found"
 
@@ -198,7 +198,7 @@ class TurnNotRetryable(AgentAPIError):
 
 
 class TurnNotForkable(AgentAPIError):
-    """The turn cannot be run again from that step: what it needs is not kept."""
+    """The turn cannot be run again from that step: the required data is not stored."""
 
     code = "turn_not_forkable"
 
@@ -210,7 +210,7 @@ class CallNotPending(AgentAPIError):
 
 
 class ApprovalRequired(AgentAPIError):
-    """A tool call needs approval, and there is nobody to ask."""
+    """A tool call needs approval, which cannot be requested here."""
 
     code = "approval_required"
 
@@ -243,10 +243,10 @@ class TurnCancelled(TurnFailed):
 
 
 class JournalBehind(AgentAPIError):
-    """Recorded steps are missing, as after a failover that lost writes.
+    """Recorded steps are missing, for example after a failover that lost writes.
 
     Attributes:
-        length: How many steps are left.
+        length: Number of remaining steps.
     """
 
     code = "journal_behind"
@@ -353,10 +353,10 @@ class ProviderUnavailable(ProviderError):
     """Try again: overloaded, rate limited, connection lost, server error.
 
     Attributes:
-        retry_after: Seconds the server asked to wait, from 0 to `LONGEST_WAIT`; None when it
-            did not say, or gave a value that is not a finite number.
-        probe_after: Seconds after which the caller is to ask the provider again on behalf of the
-            whole fleet; None for every other caller.
+        retry_after: Seconds that the server asked to wait, from 0 to `LONGEST_WAIT`; None if it
+            gave no finite number.
+        probe_after: Seconds after which the caller must probe the provider on behalf of the whole
+            fleet; None for all other callers.
     """
 
     code = "provider_unavailable"
@@ -386,8 +386,8 @@ def _bounded(seconds: float | None) -> float | None:
 
 
 class ProviderAway(ProviderUnavailable):
-    """Wait: the provider was not called, because the fleet knows that it is away. One call at a
-    time finds out whether it is back."""
+    """Wait: the provider was not called, because the fleet knows that it is unavailable. One call
+    at a time finds out whether it is back."""
 
 
 class ProviderHeld(ProviderUnavailable):
@@ -473,7 +473,7 @@ class ContextTooLong(ProviderRejected):
     Attributes:
         limit: Tokens that the model accepts, if the provider said so.
         counted: Tokens that the provider counted, if it said so.
-        of_model: Whether the limit is that of the model. Conversations remember it then.
+        of_model: Whether it is the model's limit; if so, the conversation remembers it.
     """
 
     code = "context_too_long"

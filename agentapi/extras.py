@@ -22,7 +22,7 @@ EXTRAS: Final[Mapping[str, frozenset[str]]] = {
     "metrics": frozenset({"prometheus_client"}),
     "otel": frozenset({"opentelemetry"}),
 }
-"""The extras of the distribution, and the packages that each brings and that we import."""
+"""The distribution's extras, and the packages of each that we import."""
 
 
 def missing_extra(extra: str, purpose: str) -> ConfigurationError:
@@ -33,13 +33,14 @@ def missing_extra(extra: str, purpose: str) -> ConfigurationError:
         purpose: What needs it, such as ``"the gateway"``.
     """
     return ConfigurationError(
-        f"{purpose} needs packages that are not installed: install agentapi with its extra "
+        f"{purpose} needs packages that are not installed: install agentapi with the extra "
         f"{extra!r}: pip install '{_source()}[{extra}]'"
     )
 
 
 def _source() -> str:
-    """Where pip has installed agentapi from: a checkout, a wheel, or an index by its name."""
+    """The source from which pip installed agentapi: a checkout, a wheel, or its name in an
+    index."""
     with suppress(PackageNotFoundError, orjson.JSONDecodeError):
         noted = orjson.loads(distribution("agentapi").read_text("direct_url.json") or "{}")
         url = urlsplit(str(noted.get("url", "")))
@@ -52,7 +53,7 @@ def require_extra(extra: str, purpose: str) -> None:
     """Check that an extra is installed, without importing it.
 
     Raises:
-        ConfigurationError: It is not; the text names the command that installs it.
+        ConfigurationError: It is not installed; the text names the command that installs it.
     """
     if any(find_spec(package) is None for package in EXTRAS[extra]):
         raise missing_extra(extra, purpose)
@@ -60,7 +61,7 @@ def require_extra(extra: str, purpose: str) -> None:
 
 @contextmanager
 def needs_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Import packages of an extra in the body of this context manager.
+    """A context manager in whose body packages of an extra are imported.
 
     Raises:
         ConfigurationError: One of them is not installed.

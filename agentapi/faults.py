@@ -1,4 +1,4 @@
-"""How errors are described, and which of them are a request to stop rather than a fault."""
+"""Descriptions of errors, and the distinction between a failure and a request to stop."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def why_unreachable(error: BaseException) -> str:
-    """Why a server cannot be reached, in a few words: the system's reason if there is one."""
+    """Why a server cannot be reached, in a few words: the operating system's reason if there is
+    one."""
     found = [cause for cause in causes_of(error) if isinstance(cause, OSError)]
     return system_reason(found[-1]) if found else type(error).__name__
 
 
 def system_reason(error: OSError) -> str:
-    """What the system says about a connection, such as ``connection refused``."""
+    """The operating system's reason for a failed connection, such as ``connection refused``."""
     if isinstance(error, socket.gaierror):
-        return f"the name of its host cannot be resolved ({error.strerror})"
+        return f"its host name cannot be resolved ({error.strerror})"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not valid ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
@@ -60,13 +61,14 @@ def system_reason(error: OSError) -> str:
 
 
 def stop_if_asked(error: BaseException) -> None:
-    """Call this after user code raised: it returns unless the task is being stopped from outside.
+    """Call this after user code raised an error. It returns unless the task is being stopped from
+    outside.
 
     A `CancelledError` that the code raised by itself is a fault like any other. So is a
     `SystemExit`, which would end the process's event loop.
 
     Raises:
-        asyncio.CancelledError: The task is being cancelled, whatever the code turned that into.
+        asyncio.CancelledError: The task is being cancelled, even if the code raised another error.
         GeneratorExit: The coroutine is being closed; that never happens to a running task.
     """
     task = _running_task()

@@ -1,7 +1,7 @@
 """Gather and chain: turns without a model that delegate to others and combine their replies.
 
-Each is an agent loop with a few lines of code in place of a model. So a flow is a turn like any
-other: journaled, cancelled with its children, and waiting without a worker.
+Each is an agent loop with a few lines of code in place of a model. So a flow is an ordinary turn:
+journaled, cancelled with its children, and waiting without a worker.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def ask_one(ask: dict[str, Any]) -> Delegate:
 
 
 NextStep: TypeAlias = Callable[[Sequence[Mapping[str, Any]], Sequence[ToolMessage]], ModelResponse]
-"""Decides from the asks and the results so far which turns come next, or what the reply is."""
+"""Decides, from the asks and the results so far, which turns come next or what the reply is."""
 
 
 class FlowModel:
@@ -100,7 +100,7 @@ class Flow:
 
 
 def gather_flow() -> Flow:
-    """Ask several agents side by side."""
+    """Ask several agents in parallel."""
     return Flow(agent=_agent(GATHER, ask_all, max_steps=2), model=FlowModel(_gather))
 
 

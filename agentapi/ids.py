@@ -1,8 +1,8 @@
 """Ids of conversations and turns, and the partition that both share.
 
-The partition never changes: it names the Redis hash slot of everything that belongs to a
-conversation and, modulo the number of queues, the Celery queue of its turns. A turn's id
-starts with its partition, so that its id alone is enough to find it.
+The partition never changes. It determines the Redis hash slot of all keys of a conversation and,
+modulo the number of queues, the Celery queue of its turns. A turn's id starts with its partition,
+so that its id alone is enough to find it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_conversation_id(conversation_id: object) -> str:
     Raises:
         InvalidConversationId: It is not valid; the message says why.
     """
-    expected = f"expected text of 1 to {MAX_CONVERSATION_ID} characters, none a control character"
+    expected = f"expected text of 1 to {MAX_CONVERSATION_ID} characters without control characters"
     if not isinstance(conversation_id, str):
         raise InvalidConversationId(
             f"conversation_id is a {type(conversation_id).__name__}: {expected}; "
@@ -74,8 +74,8 @@ def create_turn_id(conversation_id: str, idempotency_key: str | None = None) -> 
 
     Args:
         conversation_id: The turn's conversation, valid.
-        idempotency_key: The caller's name for this turn. The same key in the same
-            conversation gives the same id, so a repeated call finds its first turn.
+        idempotency_key: The caller's key for this turn. The same key in the same conversation gives
+            the same id, so a repeated call finds the existing turn.
     """
     if idempotency_key is None:
         digits = uuid.uuid4().hex
@@ -86,7 +86,7 @@ def create_turn_id(conversation_id: str, idempotency_key: str | None = None) -> 
 
 
 def conversation_id_of_key(idempotency_key: str) -> str:
-    """The conversation of a turn that was enqueued with a key but without a conversation.
+    """The conversation id for a turn that was enqueued with a key but without a conversation.
 
     Derived from the key, so that a repeated call finds the same conversation.
     """

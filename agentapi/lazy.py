@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used.
+"""Lazy imports: a package's names are imported when they are first used.
 
 A producer needs neither agents nor the agent loop, and a program that only imports the package
 needs nothing at all. A package lists the same names twice: under ``if TYPE_CHECKING:`` for type
@@ -20,7 +20,7 @@ def lazily(
 
     Args:
         package: Its `__name__`.
-        homes: The names that it offers, by the module that defines them.
+        homes: The package's names, by the module that defines them.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 
@@ -28,7 +28,7 @@ def lazily(
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(home_of[name]), name)
-        # Found directly from now on.
+        # From now on the name is found directly.
         setattr(sys.modules[package], name, value)
         return value
 

@@ -1,4 +1,4 @@
-"""Structured logging: an event's name and its fields, as text or as JSON, never what people say.
+"""Structured logging: an event's name and its fields, as text or JSON, never users' text.
 
 Every line of the project is logged as ``log.info(line("turn.completed", turn_id=..., attempt=1))``.
 """
@@ -25,21 +25,21 @@ _ESCAPED: Final = frozenset('"\\')
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 _QUIET: Final = {
-    # MCP's client quotes what it cannot read of a server's answers.
+    # The MCP client quotes parts of servers' answers that it cannot read.
     "mcp": logging.CRITICAL,
-    # We write one line a turn; Celery's two would only repeat it.
+    # We write one line per turn; Celery's two lines would only repeat it.
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
     # Our own line says when a worker starts, and when it has its broker back.
     "celery.worker.consumer.connection": logging.WARNING,
-    # HTTP clients log the address of each request, which may hold keys.
+    # HTTP clients log the URL of each request, which may contain keys.
     "httpx": logging.WARNING,
     "httpx2": logging.WARNING,
-    # It logs tracebacks of requests, whose text may quote what people say; the gateway logs the
-    # error's type and place.
+    # It logs tracebacks of requests, whose text may quote users. The gateway logs the error's type
+    # and location.
     "uvicorn": logging.WARNING,
 }
-"""The lowest level at which other libraries' loggers write."""
+"""The minimum level of other libraries' loggers."""
 
 
 class LogLine:
@@ -72,7 +72,7 @@ def line(name: str, /, **fields: object) -> LogLine:
 
     Args:
         name: What happened.
-        fields: Ids, numbers and codes; never what people say.
+        fields: Ids, numbers and codes; never users' text.
     """
     return LogLine(name, fields)
 
@@ -81,7 +81,8 @@ _bound: ContextVar[Mapping[str, object]] = ContextVar("log_fields", default=Mapp
 
 
 def bind(fields: Mapping[str, object]) -> None:
-    """Add fields to all lines that the running task writes from now on, also through libraries."""
+    """Add fields to all lines that the running task writes from now on, including libraries'
+    lines."""
     _bound.set(fields)
 
 
@@ -117,7 +118,7 @@ def _escape(character: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Shows where an exception was raised, and not its text, which may quote what people say."""
+    """Shows where an exception was raised, without its text, which may quote users."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Format the traceback of a record of another library."""
@@ -148,17 +149,17 @@ class TextFormatter(_Formatter):
         more = bound_fields()
         if more and isinstance(record.msg, LogLine):
             event = record.msg
-            # Kept apart: other handlers format the same record.
+            # Separate, because other handlers format the same record.
             fields = event.fields | {n: v for n, v in more.items() if n not in event.fields}
             record.message = str(LogLine(event.name, fields, event.detail))
         return super().formatMessage(record)
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, and the fields.
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``event``, and the fields.
 
-    Lines of other libraries have ``message`` instead of ``event``. Lines of a turn's task have the
-    ids of the turn, also those of libraries.
+    Lines of other libraries have ``message`` instead of ``event``. All lines of a turn's task have
+    the ids of the turn, including libraries' lines.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -197,11 +198,11 @@ def _plain(value: object) -> Any:
 def configure_logging(level: str, style: LogFormat = "text") -> None:
     """Write this process's log to standard error.
 
-    As JSON, that includes warnings of Python, and exceptions that end the process or a thread.
+    As JSON, this includes Python's warnings, and exceptions that end the process or a thread.
 
     Args:
-        level: The least severe level to write.
-        style: ``"text"``, or ``"json"`` for one object a line.
+        level: The minimum level to write.
+        style: ``"text"``, or ``"json"`` for one object per line.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
@@ -213,7 +214,7 @@ def configure_logging(level: str, style: LogFormat = "text") -> None:
 
 
 def _log_what_python_prints() -> None:
-    """Let every line of standard error be one of the log."""
+    """Make every line on standard error a log line."""
     logging.captureWarnings(True)
     log = logging.getLogger("agentapi.process")
 

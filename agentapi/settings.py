@@ -72,23 +72,22 @@ class Settings(BaseSettings):
     broker_url: str = Field(
         default_factory=lambda values: values.get("redis_url", ""),
         validate_default=True,
-        description="Celery's broker; the same server as redis_url when not set. Required with a "
-        "cluster.",
+        description="Celery's broker; defaults to redis_url. Required when Redis is a cluster.",
     )
     redis_wait_replicas: int = Field(
         default=0,
         ge=0,
-        description="Replicas that must have a new turn, or a turn's end, before it counts as "
-        "written. Each write then waits for them.",
+        description="Number of replicas that must acknowledge a new turn, or a turn's end, before "
+        "it counts as written. Each such write waits for them.",
     )
     sentinel_master: str = Field(
         default="mymaster",
-        description="Which master to ask the sentinels for, with sentinel:// URLs.",
+        description="Name of the master that the sentinels monitor, for sentinel:// URLs.",
     )
     archive_url: str | None = Field(
         default=None,
-        description="Database for conversations that nobody uses, and turns that ended, such as "
-        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; if not set, "
+        description="Database for idle conversations and ended turns, such as "
+        "postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db; when not set, "
         "they stay in Redis.",
     )
     archive_after: Seconds = Field(
@@ -98,27 +97,28 @@ class Settings(BaseSettings):
     archive_turns_after: float = Field(
         default=3_600,
         ge=0,
-        description="How long ago a turn must have ended before its record moves to the archive; 0 "
-        "keeps records in Redis, as while processes of an older release run beside.",
+        description="How long after its end a turn's record moves to the archive; 0 keeps records "
+        "in Redis, which is required while processes of an older release are running.",
     )
     tls_ca_file: str | None = Field(
         default=None,
         description="PEM file with the CAs of Redis and RabbitMQ, for rediss://, "
-        "rediss+cluster://, sentinels:// and amqps:// URLs; when not set, the CAs of the "
-        "system are trusted.",
+        "rediss+cluster://, sentinels:// and amqps:// URLs; defaults to the system's CAs.",
     )
     tls_cert_file: str | None = Field(
         default=None,
-        description="PEM file with the certificate that this process shows to Redis and RabbitMQ.",
+        description="PEM file with the client certificate that this process presents to Redis and "
+        "RabbitMQ.",
     )
     tls_key_file: str | None = Field(
         default=None,
-        description="PEM file with the key of tls_cert_file, if that file does not contain it.",
+        description="PEM file with the private key of tls_cert_file, if that file does not contain "
+        "it.",
     )
     tls_verify: Literal["full", "ca"] = Field(
         default="full",
-        description="What is checked of a server's certificate: 'full' (its CA and its host name) "
-        "or 'ca' (its CA only).",
+        description="How a server's certificate is verified: 'full' (its CA and its host name) or "
+        "'ca' (its CA only).",
     )
     agents: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -126,84 +126,85 @@ class Settings(BaseSettings):
     )
     memory: Literal["redis", "memory"] = Field(
         default="redis",
-        description="Where conversations live. Workers accept only 'redis'.",
+        description="Where conversations are stored. Workers accept only 'redis'.",
     )
     eager: bool = Field(
         default=False,
-        description="Test mode: turns run inside enqueue, in memory, with no server.",
+        description="Test mode: turns run inside enqueue, in memory, without servers.",
     )
     queues: int = Field(
-        default=8, ge=1, le=256, description="Celery queues; the same for every process."
+        default=8, ge=1, le=256, description="Celery queues; must be the same for every process."
     )
     concurrency: int = Field(
-        default=64, ge=1, le=5000, description="Turns in flight in one worker process."
+        default=64, ge=1, le=5000, description="Maximum turns in flight in one worker process."
     )
     tool_threads: int = Field(
-        default=64, ge=1, le=5000, description="Threads for synchronous tools in one process."
+        default=64, ge=1, le=5000, description="Threads for synchronous tools in each process."
     )
     prompt_timeout: float = Field(
         default=30,
         gt=0,
-        description="How long a function given as system_prompt or tools may take.",
+        description="Time limit for a function given as system_prompt or tools.",
     )
     inbox_limit: int = Field(
-        default=100, ge=1, description="Turns of one conversation that may wait or run."
+        default=100, ge=1, description="Maximum turns of one conversation that wait or run."
     )
     max_message_bytes: int = Field(
-        default=262_144, ge=1, description="Longest message that enqueue accepts, in UTF-8 bytes."
+        default=262_144, ge=1, description="Maximum length of a message, in UTF-8 bytes."
     )
     max_tool_result_bytes: int = Field(
         default=1_048_576,
         ge=1,
-        description="Longest result of a tool, in UTF-8 bytes; the rest is cut off.",
+        description="Maximum length of a tool's result, in UTF-8 bytes; the rest is cut off.",
     )
     max_depth: int = Field(
-        default=5, ge=0, description="How many levels deep turns may delegate to other turns."
+        default=5, ge=0, description="Maximum depth to which turns may delegate to other turns."
     )
     max_children: int = Field(
-        default=50, ge=1, description="Turns that one turn may wait for at the same time."
+        default=50, ge=1, description="Maximum turns that one turn waits for at the same time."
     )
     prices: dict[str, Price] = Field(
         default={},
-        description="Prices of models for a million tokens, as JSON: "
+        description="Prices of models per million tokens, as JSON: "
         '{"openai:gpt-5": {"input": 1.25, "output": 10, "cached": 0.125}}.',
     )
     models: dict[str, ModelSize] = Field(
         default={},
-        description="Sizes of models in tokens, for those that the runtime does not know or whose "
-        'server allows less, as JSON: {"openai:my-model": {"context": 8192, "output": 1024}}; '
-        '"*" stands for all others.',
+        description="Context and output tokens of models that the runtime does not know, or whose "
+        'server allows less, as JSON: {"openai:my-model": {"context": 8192, "output": 1024}}; "*" '
+        "stands for all others.",
     )
     approval_timeout: Seconds | None = Field(
         default=None,
-        description="How long a tool call waits for an approval; without a limit when not set.",
+        description="How long a tool call waits for approval; no limit when not set.",
     )
     client_tool_timeout: Seconds = Field(
         default=3_600,
-        description="How long a turn waits for the output of a client tool; then the model is told "
-        "that there is none.",
+        description="How long a turn waits for the output of a client tool before the model is "
+        "told that there is none.",
     )
     max_attachment_bytes: int = Field(
         default=10_485_760,
         ge=0,
-        description="Total size of the images and files of one message, in bytes.",
+        description="Maximum total size of the images and files of one message, in bytes.",
     )
-    turn_timeout: Seconds = Field(default=600, description="Longest time one attempt may run.")
+    turn_timeout: Seconds = Field(default=600, description="Maximum time that one attempt may run.")
     max_attempts: int = Field(
         default=3,
         ge=1,
-        description="Processes that a turn may kill while it runs alone before it fails as poison.",
+        description="How many processes a turn may kill while it runs alone before it fails as "
+        "poison.",
     )
     isolated_turns: int = Field(
         default=64,
         ge=1,
         le=1000,
-        description="Turns that lost a worker before and may run at the same time in one worker, "
-        "each in its own process.",
+        description="Maximum suspect turns (turns that have lost a worker) that one worker runs at "
+        "the same time, each in its own process.",
     )
     on_busy: OnBusy = Field(
         default=OnBusy.ENQUEUE,
-        description="What a new message does when its conversation is busy: enqueue, reject, "
+        description="What happens to a new message when its conversation is busy: enqueue, reject, "
         "interrupt, replace, merge or steer.",
     )
     on_abort: OnAbort | None = Field(
@@ -214,56 +215,58 @@ class Settings(BaseSettings):
     request_policy: Annotated[RequestPolicy, NoDecode] = Field(
         default=DEFAULT_POLICY,
         description="What requests to the gateway may decide about turns of agents without "
-        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; the same '
-        "for every process.",
+        'Agent(accepts=...), as JSON: {"instructions": "append", "sampling": "accept"}; must be '
+        "the same for every process.",
     )
     unstored_retention: Seconds = Field(
         default=60,
-        description="How long the result of a turn that is not to be stored can be read.",
+        description="How long the result of a turn with store=false can be read.",
     )
     provider_max_retries: int = Field(
         default=3,
         ge=0,
-        description="Quick repeats of a model call that failed for a passing reason, before the "
-        "turn parks.",
+        description="Quick retries of a model call after a transient failure, before the turn "
+        "parks.",
     )
     provider_patience: float = Field(
         default=1800,
         ge=0,
-        description="How long a turn waits for a provider that is away, from its first failure; 0 "
-        "fails after the quick repeats.",
+        description="How long a turn waits for an unavailable provider, from its first failure; "
+        "with 0 it fails after the quick retries.",
     )
     park_after: float = Field(
         default=5,
         ge=0,
-        description="Longest wait for a provider inside the worker; a longer one parks the turn.",
+        description="Maximum wait for a provider inside the worker; a longer wait parks the turn.",
     )
     provider_limits: Annotated[Mapping[str, ProviderLimits], NoDecode] = Field(
         default={},
-        description="What the fleet may spend on a provider in a minute, as JSON: "
+        description="Limits of the whole fleet for each provider, per minute, as JSON: "
         '{"openai": {"requests": 500, "tokens": 200000}}.',
     )
     unknown_agent_wait: float = Field(
         default=10,
         ge=0,
-        description="How long a worker leaves turns of agents that it does not know to others.",
+        description="How long a turn whose agent a worker does not know is left to other workers "
+        "before it fails.",
     )
     lease_ttl: Seconds = Field(
-        default=10, description="How long a silent worker keeps its conversations."
+        default=10, description="Time without renewal after which a worker's leases expire."
     )
     heartbeat: Seconds = Field(default=3, description="Time between renewals of the leases.")
     sweep_interval: Seconds = Field(
-        default=1, description="Time between two looks for overdue turns."
+        default=1, description="Time between two checks for overdue turns."
     )
     dispatch_grace: Seconds = Field(
-        default=5, description="How long a wake-up may stay unclaimed before it is sent again."
+        default=5, description="How long a wake-up may remain unclaimed before it is sent again."
     )
     watchdog: bool = Field(
         default=True,
-        description="Whether a worker's watchdog process frees its turns if the worker is killed.",
+        description="Whether a watchdog process hands a worker's turns to others if the worker is "
+        "killed.",
     )
     shutdown_grace: float = Field(
-        default=20, ge=0, description="How long turns may run on after SIGTERM."
+        default=20, ge=0, description="How long turns may continue to run after SIGTERM."
     )
     turn_retention: Seconds = Field(
         default=7 * 86_400, description="How long an ended turn can be looked up."
@@ -271,15 +274,15 @@ class Settings(BaseSettings):
     turn_limit: int = Field(
         default=4_000_000,
         ge=0,
-        description="About how many ended turns of each status are kept, as far as they are "
-        "listed. The oldest go before their retention, with the unnamed conversations that were "
-        "made for them alone. 0 for no limit.",
+        description="Approximate number of ended turns of each status that are kept, if lists are "
+        "on. Beyond it the oldest are deleted before their retention ends, with the unnamed "
+        "conversations that were created for them alone. 0 for no limit.",
     )
     compact_turns: bool = Field(
         default=True,
         description="Whether an ended turn refers to the messages in its conversation's history "
-        "instead of keeping them a second time. Switch it off while gateways and producers "
-        "of an older release, which cannot read such turns, run beside.",
+        "instead of keeping a second copy. Turn it off while gateways or producers of an older "
+        "release, which cannot read such turns, are running.",
     )
     events_retention: Seconds = Field(
         default=3_600, description="How long an ended turn's events can be read."
@@ -287,52 +290,52 @@ class Settings(BaseSettings):
     list_limit: int = Field(
         default=1_000_000,
         ge=0,
-        description="About how many conversations can be listed, and ended turns of each status "
-        "if their own limit is 0; 0 keeps no lists. The same for every process.",
+        description="Approximate number of conversations that can be listed, and of ended turns of "
+        "each status if turn_limit is 0; 0 keeps no lists. Must be the same for every process.",
     )
     ends_limit: int = Field(
         default=200_000,
         ge=1,
-        description="About how many ends of turns are kept for those who follow them.",
+        description="Approximate number of ends that are kept for clients that follow ends.",
     )
     ends_retention: Seconds = Field(
-        default=3 * 86_400, description="How long an end is kept for those who follow ends."
+        default=3 * 86_400, description="How long an end is kept for clients that follow ends."
     )
     memory_ttl: Seconds | None = Field(
         default=None,
         description="Idle time after which a conversation is deleted; never when not set.",
     )
     redis_timeout: Seconds = Field(
-        default=5, description="Longest wait for an answer of Redis or the broker."
+        default=5, description="Maximum wait for an answer from Redis or the broker."
     )
     metrics_port: int | None = Field(
         default=None,
         ge=0,
         le=65_535,
-        description="Where workers serve metrics for Prometheus: the first worker process of a "
-        "command on this port, the next ones on those after it; 0 for free ones; not at all when "
-        "not set.",
+        description="Port on which workers serve Prometheus metrics. The first worker process of a "
+        "command uses this port, the others use the ports after it; 0 picks free ports. No metrics "
+        "when not set.",
     )
     metrics_host: str = Field(
         default="127.0.0.1",
-        description="The address of the ports for metrics, which have no authentication.",
+        description="Address on which metrics are served; they have no authentication.",
     )
     traces: bool | None = Field(
         default=None,
-        description="Whether to export traces as OTLP over HTTP, by OpenTelemetry's own variables "
-        "(OTEL_*). When not set, only a program that has set a tracer provider of its own makes "
-        "spans.",
+        description="Whether to export traces as OTLP over HTTP, configured by OpenTelemetry's own "
+        "variables (OTEL_*). When not set, spans are created only in a program that has set its "
+        "own tracer provider.",
     )
     trace_content: bool = Field(
         default=False,
-        description="Whether traces contain what people, models and tools say.",
+        description="Whether traces contain the text of messages, replies and tool results.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least severe log line to write."
+        default="INFO", description="Minimum level of log lines."
     )
     log_format: LogFormat = Field(
         default="text",
-        description="How log lines are written: text, or json for one object a line.",
+        description="Format of log lines: text, or json for one object per line.",
     )
 
     @field_validator("agents", mode="before")
@@ -372,7 +375,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_url(cls, value: str, info: ValidationInfo) -> str:
         if "://" not in value:
-            # A default that follows from a fault of redis_url; that one is reported.
+            # This default comes from an invalid redis_url, which is reported already.
             if not value and info.field_name == "broker_url":
                 return value
             raise ValueError("expected a URL such as redis://127.0.0.1:6379/0")
@@ -431,7 +434,7 @@ def read_settings(kind: type[S], overrides: Mapping[str, Any]) -> S:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnknownVariable:
-    """A variable that begins like a setting and is none.
+    """A variable that looks like a setting but is not one.
 
     Attributes:
         name: The variable.
@@ -447,7 +450,7 @@ class UnknownVariable:
 
 
 def unknown_variables(kind: type[Settings]) -> list[UnknownVariable]:
-    """Variables in the environment and in `.env` that begin with ``AGENTAPI_`` and mean nothing.
+    """Variables in the environment and `.env` that begin with ``AGENTAPI_`` but are not settings.
 
     Args:
         kind: The settings of the program. A program without the gateway's own settings accepts
@@ -458,7 +461,7 @@ def unknown_variables(kind: type[Settings]) -> list[UnknownVariable]:
     wrong = sorted(
         name
         for name in environment.names()
-        # As for settings themselves, upper and lower case are the same.
+        # Names of settings are not case-sensitive.
         if name.upper().startswith(_PREFIX)
         and name.upper() not in known
         and (serves or not name.upper().startswith(_GATEWAY))
@@ -467,7 +470,7 @@ def unknown_variables(kind: type[Settings]) -> list[UnknownVariable]:
 
 
 def warn_of_unknown_variables(kind: type[Settings], log: logging.Logger) -> None:
-    """Log each of `unknown_variables`; for the start of a program."""
+    """Log each of `unknown_variables`. Programs call this when they start."""
     for unknown in unknown_variables(kind):
         nearest = unknown.nearest or "none"
         log.warning(line("settings.unknown", variable=unknown.name, nearest=nearest))

@@ -30,7 +30,7 @@ FIRST_DELAY: Final = 0.1
 """Seconds before the first restart; each consecutive failure doubles them."""
 
 MAX_DELAY: Final = 5.0
-"""Maximum seconds before a restart."""
+"""Maximum delay before a restart, in seconds."""
 
 EXIT_CODE: Final = 70
 """Exit code of a process whose background work cannot continue (EX_SOFTWARE in sysexits.h)."""

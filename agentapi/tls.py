@@ -91,8 +91,9 @@ def _check_files(settings: Settings) -> None:
 
 def _refuse_encrypted_key() -> str:
     raise ConfigurationError(
-        "the key of AGENTAPI_TLS_CERT_FILE is encrypted, and no process can ask for its password: "
-        "decrypt it (openssl pkey -in KEY -out NEW_KEY), and let only this user read the new file"
+        "the key of AGENTAPI_TLS_CERT_FILE is encrypted, and a process cannot ask for the "
+        "password: decrypt the key (openssl pkey -in KEY -out NEW_KEY), and let only this user "
+        "read the new file"
     )
 
 
@@ -138,8 +139,9 @@ _FAULTS: Final = (
             "CERTIFICATE_EXPIRED",
             "certificate required",
         ),
-        "it refuses the TLS certificate of this process, or wants one",
-        "set AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE to what the server's CA has signed",
+        "it refuses the TLS certificate of this process, or requires one",
+        "set AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE to a certificate signed by the "
+        "server's CA, and its key",
     ),
     (
         ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"),
@@ -147,18 +149,18 @@ _FAULTS: Final = (
         "name its TLS port in {variable}, or write {plain}:// instead of {encrypted}://",
     ),
 )
-"""Parts of the errors' texts, which OpenSSL makes, what is wrong, and what to do."""
+"""Parts of OpenSSL's error texts, what is wrong, and what to do."""
 
 _CLUSTER_FAULTS: Final = (
     (
         ("ostname mismatch", "IP address mismatch"),
-        "the TLS certificate of a node is for another name than {variable} or the cluster has for "
-        "the node",
+        "the TLS certificate of a node does not match the name that {variable} or the cluster uses "
+        "for the node",
         "set cluster-announce-hostname to a name of the certificate and "
         "cluster-preferred-endpoint-type to hostname on every node, or set AGENTAPI_TLS_VERIFY=ca",
     ),
 )
-"""The same for a cluster, whose nodes say how they are called."""
+"""The same for a cluster, whose nodes announce their own names."""
 
 _CLOSED: Final = ("closed", "reset by peer", "rotocol error", "Protocol Error", "EOF", "roken pipe")
 
@@ -173,7 +175,7 @@ def why_out_of_reach(error: BaseException, url: str, variable: str) -> str:
     """
     if (fault := tls_fault(error, url, variable)) is not None:
         return ": ".join(fault)
-    usual = f"{why_unreachable(error)}; is it running, and is {variable} right?"
+    usual = f"{why_unreachable(error)}; is it running, and is {variable} correct?"
     guess = tls_guess(error, url, variable)
     return usual if guess is None else f"{usual} {guess[0]}"
 

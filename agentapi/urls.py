@@ -42,7 +42,7 @@ def _check_one(url: str) -> None:
     names = [name for name, _ in parse_qsl(parsed.query, keep_blank_values=True)]
     if any(name.startswith("ssl") for name in names):
         raise ValueError(
-            "parameters for TLS in a URL are not supported: use AGENTAPI_TLS_CA_FILE, "
+            "TLS parameters in a URL are not supported: use AGENTAPI_TLS_CA_FILE, "
             "AGENTAPI_TLS_CERT_FILE, AGENTAPI_TLS_KEY_FILE and AGENTAPI_TLS_VERIFY"
         )
 

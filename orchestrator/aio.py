@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _THREADS = 16
 
 _LINES = 64
-"""Lines of an export that one call reads."""
+"""Lines of an export in one call."""
 
 T = TypeVar("T")
 

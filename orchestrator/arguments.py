@@ -12,7 +12,7 @@ from agentapi.decoding.json_schema import CAREFUL, faults_of
 from agentapi.errors import InvalidInput
 
 _MOST: Final = 5
-"""Faults that one error lists, at most."""
+"""Maximum faults that one error lists."""
 
 
 def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -39,5 +39,5 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
         return
     if faults := list(islice(faults_of(validator, plain, "arguments"), _MOST)):
         raise InvalidInput(
-            f"the arguments do not fit the schema of tool {tool!r}: {'; '.join(faults)}"
+            f"the arguments do not match the schema of tool {tool!r}: {'; '.join(faults)}"
         )

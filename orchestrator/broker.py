@@ -24,8 +24,8 @@ from agentapi.urls import without_password
 log = logging.getLogger("agentapi.broker")
 
 BROKER_ERRORS: Final = (OperationalError, OSError, redis.RedisError, AMQPError)
-"""What kombu raises when the broker cannot be used. It leaves some errors as they are: a refused
-login is one of the driver's own."""
+"""Errors of kombu when the broker cannot be used. It does not translate all of them: a refused
+login is an error of the driver."""
 
 
 class Wakeups(Protocol):
@@ -60,8 +60,8 @@ def broker_unavailable(settings: Settings, error: Exception) -> BrokerUnavailabl
         )
     if virtual_host_refused(error):
         return BrokerUnavailable(
-            f"broker at {address} has no such virtual host, or refuses it to the user: correct "
-            "AGENTAPI_BROKER_URL"
+            f"broker at {address} has no such virtual host, or denies the user access to it: "
+            "correct AGENTAPI_BROKER_URL"
         )
     why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")
     return BrokerUnavailable(f"broker at {address} is out of reach: {why}")

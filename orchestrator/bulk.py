@@ -22,7 +22,7 @@ OPEN: Final = frozenset(status for status in TurnStatus if not status.ended)
 FAILED: Final = frozenset({TurnStatus.FAILED})
 
 REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetryable)
-"""Errors about one turn, which say nothing about the others."""
+"""Errors that concern one turn only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus], *, done: str) -> 
     """
     if query == TurnQuery():
         raise InvalidInput(
-            "there is no filter: name at least one, for example since=0 for turns of any age"
+            "no filter is given: pass at least one, for example since=0 for turns of any age"
         )
     if not query.statuses & allowed:
         raise InvalidInput(

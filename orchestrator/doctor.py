@@ -36,13 +36,13 @@ _ANSWER_TIMEOUT: Final = 1.5
 """Seconds to wait for the workers' answers."""
 
 _CHECK_TIMEOUT: Final = 12.0
-"""Seconds that workers get for their checks; a provider that does not answer takes five."""
+"""Seconds that workers have for their checks. A provider that does not answer takes five."""
 
 _LOOK_AGAIN: Final = 0.5
-"""Seconds between two looks at checks that are under way."""
+"""Seconds between two queries about running checks."""
 
 Answers = Sequence[tuple[str, WorkerReport | None]]
-"""Each answer with the worker's name; None for one that is not a report."""
+"""The report of each worker by name; None for an answer that is not a report."""
 
 
 def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Finding]:
@@ -88,7 +88,7 @@ def _agents_here(settings: Settings) -> Iterator[Finding]:
         yield fail(
             "agents.import",
             str(error),
-            "Correct AGENTAPI_AGENTS or the module; a worker does not start with it.",
+            "Correct AGENTAPI_AGENTS or the module; until then, workers do not start.",
         )
     else:
         names = ", ".join(sorted(agent.name for agent in found))
@@ -112,7 +112,8 @@ def _archive(settings: Settings) -> Iterator[Finding]:
             yield fail(
                 "archive.unmigrated",
                 f"the archive at {archive.address} has no tables",
-                "Run `agentapi archive migrate`, or let the first process that needs them do it.",
+                "Run `agentapi archive migrate`, or let the first process that needs the tables "
+                "create them.",
             )
         else:
             yield ok("archive.reachable", f"at {archive.address}, tables of version {found}")

@@ -17,15 +17,15 @@ from orchestrator.blocking import BlockingCalls
 from orchestrator.listing import checked, seconds, statuses_of
 
 AT_ONCE: Final = 256
-"""Ends of one read."""
+"""Maximum ends in one read."""
 
 GATHER: Final = 0.05
-"""Seconds between two reads that wait: each reads 256 streams, so that ends are read together."""
+"""Seconds between two waiting reads. Each read covers 256 streams, so ends are read in batches."""
 
 LONGEST_WAIT: Final = 5.0
 BELL_WAIT: Final = 1.0
-"""Seconds that one read waits at most: in a thread of the caller's, and in one of our own, which
-must end soon after its producer is closed."""
+"""Maximum seconds that one read waits: in the caller's thread, and in our own thread, which must
+end soon after its producer is closed."""
 
 
 class EndFilters(TypedDict, total=False):
@@ -117,7 +117,7 @@ class EndsBell:
         self._call = BlockingCalls(1, "agentapi-ends")
         self._waiting: asyncio.Future[Ends] | None = None
         self.waits = 0
-        """How many waits have begun."""
+        """Number of waits that have begun."""
 
     async def wait(self, position: str | float | None, waits: int) -> None:
         """Wait for an end, for a second at most.

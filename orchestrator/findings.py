@@ -14,7 +14,7 @@ from agentapi.checks.report import WorkerReport
 from agentapi.decoding.records import PROTOCOL
 
 MAX_SWEEP_AGE: Final = 5.0
-"""Seconds since the last complete sweep after which something is wrong."""
+"""Seconds since the last complete sweep after which the sweep counts as broken."""
 
 POOL: Final = "workers.celery_ext.pool:TurnPool"
 """The pool that turns need."""
@@ -47,9 +47,10 @@ def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Itera
     if not answers:
         yield fail(
             "workers.none",
-            "no worker answers: turns are accepted, and wait",
-            "Start some: agentapi worker. If they are running, compare their AGENTAPI_REDIS_URL "
-            "and AGENTAPI_BROKER_URL with those printed by `agentapi settings` here.",
+            "no worker answers: turns are accepted, but wait",
+            "Start workers with `agentapi worker`. If workers are running, compare their "
+            "AGENTAPI_REDIS_URL and AGENTAPI_BROKER_URL with the output of `agentapi settings` "
+            "here.",
         )
         return
     yield ok("workers.answer", ", ".join(sorted({name for name, _ in answers})))
@@ -57,7 +58,7 @@ def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Itera
     if old:
         yield warn(
             "workers.old",
-            f"{', '.join(old)} cannot be examined: an older release answers",
+            f"{', '.join(old)} cannot be examined: they run an older release",
             "Upgrade and restart them.",
         )
     processes = {(name, report.process) for name, report in answers if report is not None}
@@ -129,19 +130,19 @@ def _releases(reports: Reports, here: str) -> Iterator[Finding]:
         yield warn(
             "workers.releases",
             f"the workers run different releases of agentapi ({which})",
-            "Neighbouring releases work side by side. Complete the upgrade.",
+            "Consecutive releases work together. Complete the upgrade.",
         )
     if unknown := by_version.get(""):
         yield warn(
             "workers.unknown_release",
-            f"{_listed(unknown)} do not say which release they run",
-            "Look what was installed there. Releases that are not neighbours may not fit.",
+            f"{_listed(unknown)} do not report which release they run",
+            "Check what is installed there. Releases that are not consecutive may be incompatible.",
         )
     if here and here not in by_version:
         yield warn(
             "releases.differ",
-            f"agentapi here is {here}, and no worker runs that release ({which})",
-            "Neighbouring releases work side by side. Workers are upgraded first.",
+            f"agentapi here is {here}, but no worker runs that release ({which})",
+            "Consecutive releases work together. Upgrade workers first.",
         )
 
 
@@ -152,9 +153,9 @@ def _protocols(reports: Reports) -> Iterator[Finding]:
             # Turns run: what it writes is what the whole fleet can read.
             yield warn(
                 "workers.protocol",
-                f"{worker} knows version {report.protocol} of the turn protocol, and this release "
+                f"{worker} knows version {report.protocol} of the turn protocol, but this release "
                 f"of agentapi reads versions up to {PROTOCOL}",
-                "Upgrade agentapi here before the fleet begins to write that version.",
+                "Upgrade agentapi here before the fleet starts to write that version.",
             )
 
 
@@ -163,7 +164,7 @@ def _pools(reports: Reports) -> Iterator[Finding]:
         if report.pool != POOL:
             yield fail(
                 "workers.pool",
-                f"{worker} runs turns in the pool {report.pool}, which cannot carry them out",
+                f"{worker} uses the pool {report.pool}, which cannot run turns",
                 "Start it without -P (--pool).",
             )
 
@@ -183,8 +184,8 @@ def _queues(reports: Reports, here: int) -> Iterator[Finding]:
     if missing and not others:
         yield fail(
             "queues.not_consumed",
-            f"no worker takes turns from {_listed(missing)}: they wait for the sweep, which sends "
-            "them to the same queue",
+            f"no worker takes turns from {_listed(missing)}: turns there wait, and the sweep sends "
+            "them to the same queue again",
             "Start workers without -Q and -X, with the same AGENTAPI_QUEUES everywhere.",
         )
     if not missing and not others:
@@ -201,8 +202,8 @@ def queues_finding(here: int, fleet: int, which: str) -> Finding:
     """
     return fail(
         "queues.disagree",
-        f"AGENTAPI_QUEUES is {here} here, and {which}: turns are sent to queues that nobody reads, "
-        "and wait for the sweep",
+        f"AGENTAPI_QUEUES is {here} here, but {which}: turns are sent to queues that no worker "
+        "reads, and wait for the sweep",
         f"{queues_remedy(fleet)}.",
     )
 
@@ -214,8 +215,8 @@ def _servers(reports: Reports, server: str | None, address: str) -> Iterator[Fin
         if report.server is not None and report.server != server:
             yield fail(
                 "redis.differs",
-                f"{worker} keeps turns in another Redis ({report.redis}) than this process "
-                f"({address}), and shares only the broker: it never finds turns from here",
+                f"{worker} uses a different Redis ({report.redis}) from this process ({address}) "
+                "and shares only the broker: it never finds turns from here",
                 "Set the same AGENTAPI_REDIS_URL everywhere.",
             )
 
@@ -234,8 +235,8 @@ def archive_findings(reports: Reports, here: str) -> Iterator[Finding]:
     if lacking and having:
         yield fail(
             "archive.differs",
-            f"AGENTAPI_ARCHIVE_URL is set at {_listed(having)}, and not at {_listed(lacking)}: "
-            "turns and readers there cannot have conversations from the archive",
+            f"AGENTAPI_ARCHIVE_URL is set at {_listed(having)}, but not at {_listed(lacking)}, "
+            "where archived conversations are not available",
             "Set the same AGENTAPI_ARCHIVE_URL for all workers, gateways and producers.",
         )
     groups = _grouped({who: mark for who, mark in marks.items() if mark})
@@ -243,8 +244,8 @@ def archive_findings(reports: Reports, here: str) -> Iterator[Finding]:
         which = "; ".join(sorted(_listed(who) for who in groups.values()))
         yield warn(
             "archive.differs",
-            f"AGENTAPI_ARCHIVE_URL names different databases ({which}): what one of them archives "
-            "is lost for the others, unless these are names of the same database",
+            f"AGENTAPI_ARCHIVE_URL names different databases ({which}): the others cannot read "
+            "what one of them archives, unless these are names of the same database",
             "Set the same AGENTAPI_ARCHIVE_URL for all workers, gateways and producers.",
         )
 
@@ -266,8 +267,8 @@ def _settings(reports: Reports) -> Iterator[Finding]:
             which = "; ".join(f"{value}: {_listed(who)}" for value, who in sorted(groups.items()))
             yield warn(
                 "settings.differ",
-                f"AGENTAPI_{name.upper()} is not the same at all workers ({which})",
-                "Give all workers the same value: a turn may go to any of them.",
+                f"AGENTAPI_{name.upper()} differs between workers ({which})",
+                "Set the same value for all workers: a turn may run on any of them.",
             )
 
 
@@ -278,8 +279,8 @@ def _services(reports: Reports) -> Iterator[Finding]:
             failing = True
             yield warn(
                 "services.not_accepting",
-                f"{worker} takes no turns: it is stopping, answers slowly, or its tools hang",
-                "Run `celery -A workers inspect services` to see which.",
+                f"{worker} takes no turns: it is stopping, responds slowly, or its tools hang",
+                "Run `celery -A workers inspect services` to see the cause.",
             )
         for service in report.services:
             if service.in_a_row:
@@ -288,7 +289,7 @@ def _services(reports: Reports) -> Iterator[Finding]:
                     "services.failing",
                     f"{service.name} of {worker} failed {service.in_a_row} times in a row "
                     f"({service.last_error})",
-                    "Its log says where (service.failed). After ten, the worker exits.",
+                    "See service.failed in its log. The worker exits after ten failures.",
                 )
     if not failing:
         yield ok("services.running", "all are running")
@@ -320,7 +321,7 @@ def own_findings(reports: Reports) -> Iterator[Finding]:
         yield warn(
             "workers.not_checked",
             f"{_listed(waiting)} did not complete the checks in time",
-            "Ask again. If it stays like this, look for check.failed in the log.",
+            "Run doctor again. If this persists, look for check.failed in the log.",
         )
 
 
@@ -339,7 +340,7 @@ def sweep_finding(since: float | None, interval: float) -> Finding:
     when = "never completed" if since is None else f"last completed {since:.0f} s ago"
     return fail(
         "sweep.silent",
-        f"{when}: turns that are parked, or lost their wake-up or their worker, are not found",
+        f"{when}: turns that are parked, or have lost their wake-up or their worker, are not found",
         "Look for sweep.failed and service.failed in the workers' logs, and restart them.",
     )
 

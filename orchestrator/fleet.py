@@ -29,19 +29,20 @@ from orchestrator.broker import ask_workers, producer_app
 T = TypeVar("T")
 
 ANSWER_TIMEOUT: Final = 1.0
-"""Seconds that workers get to answer."""
+"""Seconds that workers have to answer."""
 
 SHARE: Final = 0.05
-"""Of the time, at most, that a reader keeps Redis busy: what took long is read again later."""
+"""Maximum share of the time for which a reader keeps Redis busy: slow reads are repeated less
+often."""
 
 REMEMBERED: Final = 60.0
-"""Seconds for which a worker that no longer answers is shown."""
+"""Seconds for which a worker is still shown after it stops answering."""
 
 FAILURES: Final = 20
-"""Failed turns of a snapshot."""
+"""Maximum failed turns in a snapshot."""
 
 _LOOKED_AT: Final = 100
-"""Failed turns out of which these are taken."""
+"""Number of failed turns from which these are selected."""
 
 
 class WorkerState(StrEnum):
@@ -54,13 +55,13 @@ class WorkerState(StrEnum):
     STOPPING = "stopping"
     """It shuts down: it finishes its turns, and takes no more."""
     STALLED = "stalled"
-    """It takes no turns because a part of it does not answer."""
+    """It takes no turns because one of its parts does not respond."""
     NO_REDIS = "no redis"
     """It cannot reach Redis."""
     SILENT = "silent"
-    """It answered before and does not answer now: it has ended, was killed, or is too busy."""
+    """It no longer answers: it has ended, was killed, or is too busy."""
     UNKNOWN = "unknown"
-    """It is of a release that does not say what it does."""
+    """It runs a release that does not report its activity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,10 +338,10 @@ class FleetReader:
         try:
             turns = replace(turns, since_sweep=self._store.since_sweep())
         except StoreUnavailable:
-            gaps.append("nobody can say when lost turns were last looked for")
+            gaps.append("the time of the last sweep for lost turns is unknown")
         providers, unknown = self._providers(snapshot.workers)
         if unknown:
-            gaps.append(f"nothing is known of the providers {', '.join(unknown)}")
+            gaps.append(f"the state of the providers {', '.join(unknown)} is unknown")
         return replace(
             snapshot,
             turns=turns,

@@ -33,7 +33,7 @@ def replies_of(
         if isinstance(reply, str):
             replies.append(reply)
             continue
-        error = TurnFailed(f"turn {number} of those gathered: {reply['error']}", turn_id=turn_id)
+        error = TurnFailed(f"gathered turn {number}: {reply['error']}", turn_id=turn_id)
         if not return_exceptions:
             raise error
         replies.append(error)
@@ -69,7 +69,7 @@ def checked_asks(
         if not text.strip() or (first and REPLY in text):
             raise InvalidInput(
                 f"turn {number} for agent {ask.agent!r} has no message: expected text"
-                + ("; only the later links of a chain get the previous reply" if first else "")
+                + ("; only the later links of a chain receive the previous reply" if first else "")
             )
         check_message(text)
     return asks

@@ -36,11 +36,11 @@ from orchestrator.timeline import Timeline, TimelineStep
 from orchestrator.timeline_reader import timeline_of
 
 _STEP_BYTES: Final = 65_536
-"""Bytes that Redis copies in one step: about a millisecond, for which all others wait."""
+"""Bytes that Redis copies in one step. A step blocks all other clients for about a millisecond."""
 
 _SEARCHED: Final = 1_000
 _READ_BYTES: Final = 1_048_576
-"""Messages, and their bytes, that are looked at in one step."""
+"""Maximum messages, and their bytes, that are read in one step."""
 
 _FOREVER: Final = -1.0
 
@@ -102,8 +102,8 @@ def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> For
         )
     if not source.stored:
         raise TurnNotForkable(
-            f"turn {source.turn_id} was made with store=false, so nothing of it is kept: enqueue "
-            "its message again"
+            f"turn {source.turn_id} was created with store=false and is not kept: enqueue its "
+            "message again"
         )
     timeline = timeline_of(past)
     begun = _messages_before(past, timeline, request.step)
@@ -254,13 +254,13 @@ def _messages_before(past: TurnPast, timeline: Timeline, number: object) -> list
         before = [step for step in steps if step.index < number]
         if not _known(timeline, before):
             raise TurnNotForkable(
-                f"the steps of turn {timeline.turn_id} are not kept: it was cancelled, or it has "
-                "too many; fork it from step 0"
+                f"the steps of turn {timeline.turn_id} are not kept, because it was cancelled or "
+                "has too many: fork it from step 0"
             )
         may = ", ".join(map(str, forkable_steps(timeline)))
         raise InvalidInput(
-            f"a fork cannot begin at step {number} of turn {timeline.turn_id}: a call would have "
-            f"no result, or the turn would be over; it can begin at {may}"
+            f"a fork cannot begin at step {number} of turn {timeline.turn_id}: a call would lack "
+            f"its result, or the turn would already be complete; it can begin at {may}"
         )
     said = [step for step in steps[:number] if step.message and step.outcome != "rejected"]
     results = {
@@ -311,8 +311,8 @@ def _said(
         blobs |= store.set_aside(source.turn_id, missing)
     if any(name not in blobs for name in names):
         raise TurnNotForkable(
-            f"the images and files of turn {source.turn_id} are not kept: give a message with its "
-            "own"
+            f"the images and files of turn {source.turn_id} are no longer stored: pass a message "
+            "with its own"
         )
     return text, tuple(source.attachments), blobs
 

@@ -33,7 +33,7 @@ from orchestrator.timeline import Timeline
 from orchestrator.turn_request import ForkOptions, fork_request
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds without an event after which the turn's status is read: events may be lost in a failover,
+"""Seconds without events after which the turn's status is read. Events may be lost in a failover,
 or deleted with their conversation."""
 
 

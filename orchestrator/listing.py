@@ -15,7 +15,7 @@ from agentapi.turns import TurnStatus
 T = TypeVar("T")
 
 PAGE: Final = 100
-"""Entries of a page, unless the caller wants another number."""
+"""Default number of entries per page."""
 
 
 class WhoseTurns(TypedDict, total=False):

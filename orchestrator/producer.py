@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 TRACES_FLUSH: Final = 5.0
-"""Seconds that `close` waits for spans to be exported."""
+"""Maximum seconds that `close` waits for spans to be exported."""
 
 
 class AcceptedTurn(NamedTuple):

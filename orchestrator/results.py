@@ -56,7 +56,7 @@ def raise_if_failed(turn: Turn) -> None:
             )
         case TurnStatus.FAILED:
             code = turn.error.code if turn.error else "internal"
-            why = turn.error.message if turn.error else "no reason was kept"
+            why = turn.error.message if turn.error else "no reason was stored"
             raise TurnFailed(
                 f"turn {turn.turn_id} failed ({code}): {why}",
                 turn_id=turn.turn_id,
@@ -102,6 +102,6 @@ def last_events(store: TurnStore, turn_id: str, after: int) -> list[Event] | Non
 def still_running(turn_id: str) -> TurnTimeout:
     """The error of a wait that ended before the turn did."""
     return TurnTimeout(
-        f"turn {turn_id} has not ended within the timeout; it continues: wait again with a longer "
+        f"turn {turn_id} has not ended within the timeout and continues: wait again with a longer "
         "timeout, or cancel() it. `agentapi doctor` shows whether workers are running"
     )

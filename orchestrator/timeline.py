@@ -21,9 +21,9 @@ class AttemptEnd(StrEnum):
     HANDED_BACK = "handed_back"
     """The worker was stopped, or could not run the turn, and gave it back."""
     LOST = "lost"
-    """The worker was killed, or silent for longer than its lease."""
+    """The worker was killed, or did not renew its lease."""
     DIED = "died"
-    """The process died in which the turn ran alone."""
+    """The process in which the turn ran alone died."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

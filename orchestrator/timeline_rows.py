@@ -56,7 +56,7 @@ _ENDS: Final = {
     AttemptEnd.CANCELLED: ("the turn was cancelled", "note"),
     AttemptEnd.PARKED: ("parked the turn", "working"),
     AttemptEnd.HANDED_BACK: ("handed the turn back", "note"),
-    AttemptEnd.LOST: ("lost: killed, or silent for too long", "bad"),
+    AttemptEnd.LOST: ("lost: killed, or not renewing its lease", "bad"),
     AttemptEnd.DIED: ("its process died", "bad"),
 }
 
@@ -156,9 +156,9 @@ def _approval(asked: Approval) -> Row:
     if asked.verdict is None:
         detail = "waits for a decision"
     elif asked.by == "expiry":
-        detail = f"{asked.verdict.value}, since nobody decided in time"
+        detail = f"{asked.verdict.value}, because nobody decided in time"
     else:
-        who = asked.by or "somebody who gave no name"
+        who = asked.by or "an unnamed person"
         done = {Verdict.EDITED: "approved with other arguments"}
         detail = f"{done.get(asked.verdict, asked.verdict.value)} by {who}"
     began = asked.asked_at if asked.asked_at is not None else asked.decided_at

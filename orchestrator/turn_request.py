@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 MAX_METADATA_BYTES = 16_384
 
 MAX_ARGUMENTS_BYTES = 262_144
-"""Size of the edited arguments of a call, as JSON."""
+"""Maximum size of a call's edited arguments, as JSON."""
 
 MAX_REASON = 16_384
-"""Characters of the reason of a decision."""
+"""Maximum characters of a decision's reason."""
 
 
 class FlowOptions(TypedDict, total=False):
@@ -268,8 +268,8 @@ def refuse_internal(agent: str) -> None:
     """
     if is_internal(agent):
         raise InternalAgent(
-            f"{shown(agent)} is one of agentapi's own agents and cannot be enqueued by name: "
-            "name one of your agents; use Orchestrator.gather or chain to ask several"
+            f"{shown(agent)} is one of agentapi's own agents and cannot be enqueued by name: name "
+            "one of your agents, or use Orchestrator.gather or chain to ask several"
         )
 
 
@@ -284,7 +284,7 @@ def check_decision(call_id: object, decision: Decision) -> None:
     if decision.verdict is Verdict.EDITED:
         _json_object("arguments", decision.arguments, MAX_ARGUMENTS_BYTES)
     elif decision.arguments is not None:
-        raise InvalidInput("a decision has arguments only when its verdict is 'edited'")
+        raise InvalidInput("a decision has arguments only if its verdict is 'edited'")
     for name, text in (("call_id", call_id), ("reason", decision.reason)):
         if text is None and name == "reason":
             continue

@@ -33,7 +33,7 @@ class Dispatcher:
         self._eager = threading.local()
         self._away = False
         self.returns = 0
-        """How often the broker came back. Wake-ups sent before that may be lost."""
+        """How many times the broker came back. Wake-ups sent before may be lost."""
 
     @cached_property
     def _errors(self) -> tuple[type[Exception], ...]:

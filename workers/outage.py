@@ -17,11 +17,12 @@ T = TypeVar("T")
 log = logging.getLogger("agentapi.store")
 
 PATIENCE: Final = 60.0
-"""Seconds to keep trying. Another worker may own the turn by then; the epoch decides."""
+"""Seconds to keep trying. Another worker may own the turn by then; the epoch fences this one
+off."""
 
 
 QUIET: Final = 30.0
-"""Seconds in which repeated short outages are logged only once."""
+"""Seconds within which repeated short outages are logged only once."""
 
 
 class Outage:

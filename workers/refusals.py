@@ -32,9 +32,9 @@ def refuse_private_memory(
     """
     if settings.memory != "redis":
         raise ConfigurationError(
-            f"AGENTAPI_MEMORY is {settings.memory!r}: a worker needs 'redis', since the next turn "
-            "of a conversation may go to another worker, which cannot see this one's memory. "
-            "InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
+            f"AGENTAPI_MEMORY is {settings.memory!r}: a worker needs 'redis', because the next "
+            "turn of a conversation may run on another worker, which cannot see this process's "
+            "memory. InMemoryMemory is for eager test mode (AGENTAPI_EAGER=true)"
         )
     for agent in agents:
         if isinstance(agent, Agent) and agent.has_memory:
@@ -66,9 +66,8 @@ def refuse_other_pools(worker: Any) -> None:
     """
     if worker.options.get("autoscale"):
         raise cannot_start(
-            "--autoscale adds and removes processes, and a turn "
-            "needs none; set with --concurrency (AGENTAPI_CONCURRENCY) how many turns it runs "
-            "at the same time"
+            "--autoscale adds and removes processes, which turns do not need; set the number of "
+            "turns that run at the same time with --concurrency (AGENTAPI_CONCURRENCY)"
         )
     pool = get_implementation(worker.pool_cls)
     if not issubclass(pool, TurnPool):
@@ -86,7 +85,7 @@ def refuse_no_agents(agents: Mapping[str, AgentDefinition]) -> None:
     """
     if not agents:
         raise cannot_start(
-            "it has no agents; name the modules that define them with AGENTAPI_AGENTS, such as "
+            "it has no agents; name the modules that define them in AGENTAPI_AGENTS, such as "
             "AGENTAPI_AGENTS=shop, or with `agentapi worker --agents shop`"
         )
 
@@ -104,7 +103,7 @@ def refuse_other_queues(settings: Settings, consumed: Collection[str]) -> None:
     queues = queue_names(settings.queues)
     if not set(consumed) & set(queues):
         raise cannot_start(
-            f"it would read the queues {', '.join(sorted(consumed)) or 'none'} (-Q, -X), and turns "
+            f"it would read the queues {', '.join(sorted(consumed)) or 'none'} (-Q, -X), but turns "
             f"are sent to {queues[0]} … {queues[-1]}; start it without -Q and -X"
         )
 

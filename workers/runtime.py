@@ -52,14 +52,14 @@ log = logging.getLogger("agentapi.runtime")
 
 
 STORE_THREADS: Final = 4
-"""Threads that talk to Redis for all turns. A call takes a few milliseconds at most."""
+"""Threads that call Redis for all turns. A call takes at most a few milliseconds."""
 
 SHARDED_STORE_THREADS: Final = 64
-"""The same with a cluster, started as they are needed: each turn that waits for a shard which is
-away holds one."""
+"""The same for a cluster, where threads are started as needed: each turn that waits for an
+unavailable shard occupies one."""
 
 SERVER_IS_AWAY: Final = 4
-"""Timeouts that pass before a call to an unreachable server fails, since it is retried."""
+"""Number of timeouts after which a call to an unreachable server fails, because it is retried."""
 
 
 class Runtime:

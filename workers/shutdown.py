@@ -17,7 +17,7 @@ from workers.upkeep.sweeper import Sweeper
 log = logging.getLogger("agentapi.runtime")
 
 CONSUMER_STOPS_WITHIN: Final = 2.0
-"""Seconds that Celery gets to stop taking tasks before turns are handed back anyway."""
+"""Seconds that Celery has to stop taking tasks before turns are handed back anyway."""
 
 
 class Shutdown:

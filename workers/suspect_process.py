@@ -23,10 +23,10 @@ from workers.runtime import Runtime
 from workers.turns.suspect import SuspectTurn
 
 SERVICE: Final = "agentapi-worker"
-"""Name of a worker's service in traces."""
+"""Service name of a worker in traces."""
 
 TRACES_EXIT: Final = 5.0
-"""Seconds that spans may take to be exported when a process ends."""
+"""Time limit for exporting spans when a process ends, in seconds."""
 
 LOOK: Final = 0.5
 """Seconds between checks whether the turn must be handed back."""

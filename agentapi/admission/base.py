@@ -1,11 +1,12 @@
-"""The protocol for what a fleet shares about its providers; it has two implementations.
+"""The protocol for the state of providers that a fleet shares. It has two implementations.
 
 Three things are kept for each provider:
 
-- A **budget**: requests and tokens of the last minute.
-- A **hold**: until when the provider asked the fleet to wait.
-- A **breaker**: closed while the provider answers; open after several failures in a short time: the
-  provider is away, and nobody asks it; half-open after a while, when one call may probe it.
+- A ***budget**: the requests and tokens of the last minute.
+- A ***hold**: the time until which the provider asked the fleet to wait.
+- A **breaker**: closed while the provider answers; open after several failures in a short time,
+  when the provider counts as unavailable and is not called; half-open after a while, when one call
+  may probe it.
 
 Every method is atomic and may be repeated. Times in arguments and results are seconds from now, by
 the store's own clock.
@@ -19,10 +20,10 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 MINUTE: Final = 60.0
-"""Seconds of the window for limits."""
+"""Length of the window for limits, in seconds."""
 
 MEMORY: Final = 600.0
-"""Seconds after which a breaker that nobody probes is deleted."""
+"""Seconds after which a breaker that no process probes is deleted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +31,12 @@ class BreakerRule:
     """When a breaker opens, and for how long.
 
     Attributes:
-        failures: Number of failed calls that open it. An answer resets the count, if a process
-            that saw a failure receives it.
-        within: Seconds within which they must fail.
+        failures: Number of failed calls that open it. An answer resets the count if it reaches a
+            process that saw a failure.
+        within: Seconds within which these calls must fail.
         open_for: Seconds until one call may probe the provider; doubled with each probe that fails.
-        longest: The most seconds from one failed probe to the next probe.
-        probe_for: Seconds that a probe may take; after them another call may probe.
+        longest: Maximum seconds between a failed probe and the next one.
+        probe_for: Seconds that a probe may take. After that, another call may probe.
     """
 
     failures: int = 5
@@ -55,8 +56,8 @@ class Ask:
         tokens: Estimated cost; at most `most_tokens`.
         most_requests: The provider's limit of requests per minute; 0 for none.
         most_tokens: The provider's limit of tokens per minute; 0 for none.
-        alone: Whether the call has no alternative, neither another provider nor a turn that can
-            wait; then the breaker does not stop it.
+        alone: Whether the call has no alternative: no other provider, and no turn that can wait.
+            Then the breaker does not stop it.
     """
 
     call_id: str
@@ -93,11 +94,11 @@ class Standing:
     """The shared state of a provider.
 
     Attributes:
-        held: Seconds for which nobody may call it.
+        held: Seconds for which no call is allowed.
         open: None while its breaker is closed; otherwise seconds until it may be probed, 0 or less
             if it may be probed now.
-        probes: Whether the call that was asked about has opened it. Its turn probes next, since
-            the others wait longer.
+        probes: Whether the call in question opened the breaker. Its turn probes next, because the
+            others wait longer.
     """
 
     held: float = 0.0
@@ -107,7 +108,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Used:
-    """What is charged to the budget of a provider that has a limit.
+    """The usage charged to the budget of a provider that has a limit.
 
     Attributes:
         requests: Requests of the last minute.
@@ -133,7 +134,7 @@ class Traffic(Protocol):
         ...
 
     def settle(self, ask: Ask, used: int) -> None:
-        """Charge the actual cost of a call: unused tokens are freed, additional ones charged."""
+        """Charge the actual cost of a call: free unused tokens, charge additional ones."""
         ...
 
     def failed(self, provider: str, call_id: str, *, hold: float | None, counts: bool) -> Standing:
@@ -148,7 +149,7 @@ class Traffic(Protocol):
         ...
 
     def answered(self, provider: str) -> Standing:
-        """Record an answered call: resets the failures, and closes a half-open breaker."""
+        """Record an answered call: reset the failures, and close a half-open breaker."""
         ...
 
     def standings(self, names: Sequence[str]) -> Mapping[str, Standing]:
@@ -156,7 +157,7 @@ class Traffic(Protocol):
         ...
 
     def used(self, names: Sequence[str]) -> Mapping[str, Used]:
-        """What is charged to the budgets of several providers, in one round trip."""
+        """The usage charged to the budgets of several providers, in one round trip."""
         ...
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""The process's view of its providers, so that it consults the fleet only when necessary.
+"""A process's local view of its providers, so that it asks Redis only when necessary.
 
 While providers answer and no limits are set, a model call costs no round trip to Redis. A process
-reports its own failures as they happen, and learns of others' with its heartbeat. While a provider
-is away, each process asks Redis before each call, so that one call at a time finds out whether the
-provider is back.
+reports its own failures as they happen, and learns of other processes' failures with its heartbeat.
+While a provider is unavailable, each process asks Redis before each call, so that one call at a
+time finds out whether the provider is back.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ EXPECTED_REPLY: Final = 500
 TOO_MANY_REQUESTS: Final = 429
 
 TRUSTED_FOR: Final = 1.0
-"""Seconds for which a process relies on what it knows of an open breaker. Longer, and it would
+"""Seconds for which a process trusts its local view of an open breaker. With a longer time it would
 still refuse calls to a provider that another process has found to be back."""
 
 ROUSES: Final = 3
-"""How often the turns that wait for a provider are woken when it is back: a turn may park a moment
+"""How many times the turns that wait for a provider are woken when it is back: a turn may park just
 after the first time."""
 
 _BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxOutputTokens")
@@ -75,9 +75,9 @@ class _View:
     opens_at: float | None = None
     seen_at: float = 0.0
     suspect: bool = False
-    """Whether this process reported a failure, and has seen no answer since."""
+    """Whether this process has reported a failure and has seen no successful call since."""
     rouses: int = 0
-    """How many more times the turns that wait for it are to be woken."""
+    """How many more times to wake the turns that wait for the provider."""
 
     def take(self, standing: Standing, now: float) -> None:
         away, self.seen_at = self.opens_at is not None, now
@@ -89,7 +89,7 @@ class _View:
             self.rouses = ROUSES
 
     def known_away(self, now: float) -> float:
-        """Seconds for which it is known to be away; 0 when Redis must be asked."""
+        """Seconds for which the provider is known to be unavailable; 0 when Redis must be asked."""
         fresh = now - self.seen_at < TRUSTED_FOR
         return self.opens_at - now if self.opens_at is not None and fresh else 0.0
 
@@ -111,7 +111,8 @@ class ProviderGate:
             traffic: The state that the fleet shares.
             limits: Limits by provider name.
             parks: Whether turns can wait for a provider without holding the worker. If not, an
-                agent with one provider asks it even when the fleet knows that it is away.
+                agent with only one provider calls it even when the fleet knows that it is
+                unavailable.
             clock: Returns seconds.
         """
         self._traffic = traffic
@@ -140,15 +141,15 @@ class ProviderGate:
         alone = alone and not self._parks
         view = await self._view(provider, call)
         now = self._clock()
-        # Answered from what this process knows already, without a round trip.
+        # The local view suffices: no round trip.
         if view.held_until > now:
             raise _refusal(provider, Reason.HOLD, view.held_until - now)
         if not alone and (seconds := view.known_away(now)) > 0:
             raise _refusal(provider, Reason.OPEN, seconds)
         limits = self._limits.get(provider)
         ask = Ask(
-            # Redis's client repeats a command whose answer was lost; the id keeps it from charging
-            # twice.
+            # The Redis client repeats a command whose answer was lost. The id prevents a second
+            # charge.
             call_id=uuid.uuid4().hex,
             provider=provider,
             tokens=_reservation(provider, request, limits),
@@ -156,8 +157,7 @@ class ProviderGate:
             most_tokens=(limits and limits.tokens) or 0,
             alone=alone,
         )
-        # Otherwise there is nothing to ask Redis: no budget is set, and no open breaker needs a
-        # probe.
+        # Otherwise Redis has nothing to add: no budget is set, and no open breaker needs a probe.
         if limits is not None or not (alone or view.opens_at is None):
             # One script checks and charges for the whole fleet: between two round trips another
             # worker could take the same room.
@@ -173,20 +173,21 @@ class ProviderGate:
         metrics.watch(PROVIDER_BREAKER_OPEN, lambda: view.opens_at is not None, provider)
 
     async def _view(self, provider: str, call: Caller) -> _View:
-        """What this process knows; at its first call to the provider it asks the fleet."""
+        """This process's view of the provider. At the first call it asks the fleet."""
         view = self._views.get(provider)
         if view is None:
             view = self._views.setdefault(provider, _View())
             self._show(provider, view)
-            # A process that was started during an outage must know of it: its answer would not
-            # close the breaker, and those who wait would not be woken.
+            # A process that starts during an outage must learn of it. Otherwise its first answer
+            # would not close the breaker, and waiting turns would not be woken.
             if self._parks:
                 found = await call(lambda: self._traffic.standings([provider]))
                 view.take(found[provider], self._clock())
         return view
 
     async def answered(self, permit: Permit, usage: Usage, *, call: Caller = here) -> None:
-        """Record an answer: charge the actual cost, and tell the fleet if it was in doubt.
+        """Record an answer: charge the actual cost, and tell the fleet if the provider was in
+        doubt.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -206,8 +207,8 @@ class ProviderGate:
         ask = permit.ask
         if isinstance(error, ProviderUnavailable):
             hold = error.retry_after
-            # A server that says when to come back is healthy; waiting is enough, and the breaker
-            # stays.
+            # A server that says when to come back is healthy. Waiting is enough, and the breaker
+            # stays closed.
             counts = error.status != TOO_MANY_REQUESTS or hold is None
             standing = await call(
                 lambda: self._traffic.failed(ask.provider, ask.call_id, hold=hold, counts=counts)
@@ -223,7 +224,7 @@ class ProviderGate:
 
     async def _alive(self, provider: str, call: Caller) -> None:
         view = self._views[provider]
-        # Answers cost a round trip only if the fleet has doubts that they can clear.
+        # An answer costs a round trip only if it can resolve the fleet's doubts.
         if view.suspect or view.opens_at is not None:
             view.suspect = False
             standing = await call(lambda: self._traffic.answered(provider))
@@ -243,7 +244,7 @@ class ProviderGate:
             self._views[name].take(standing, self._clock())
 
     def back(self) -> list[str]:
-        """Providers that are back, and whose waiting turns are to be woken; see `roused`."""
+        """Providers that are back and whose waiting turns must be woken; see `roused`."""
         return [name for name, view in list(self._views.items()) if view.rouses > 0]
 
     def roused(self, provider: str) -> None:
@@ -265,9 +266,9 @@ def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | 
     asked += sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN
     if asked > limits.tokens:
         raise ContextTooLong(
-            f"a call of about {asked} tokens exceeds what AGENTAPI_PROVIDER_LIMITS allows provider "
-            f"{provider!r} in a whole minute ({limits.tokens}): raise the limit, or shorten "
-            "the message",
+            f"a call of about {asked} tokens exceeds the limit of provider {provider!r}, "
+            f"{limits.tokens} tokens per minute (AGENTAPI_PROVIDER_LIMITS): raise the limit, or "
+            "shorten the message",
             provider=provider,
             limit=limits.tokens,
             counted=asked,
@@ -275,7 +276,7 @@ def _reservation(provider: str, request: ModelRequest, limits: ProviderLimits | 
         )
     bounds = (request.options.get(name) for name in _BOUNDS)
     reply = next((bound for bound in bounds if isinstance(bound, int)), EXPECTED_REPLY)
-    # More than a whole minute allows could never be admitted.
+    # A call that exceeds the limit of a whole minute could never be admitted.
     return min(asked + reply, limits.tokens)
 
 
@@ -295,7 +296,7 @@ _REFUSALS: Final = {
 
 def _refusal(provider: str, reason: Reason, seconds: float) -> ProviderUnavailable:
     recorder().count(PROVIDER_WAITS, provider, reason.value)
-    text = f"provider {provider!r} {_REFUSALS[reason]}; the next attempt is in {seconds:.1f} s"
+    text = f"provider {provider!r} {_REFUSALS[reason]}; next attempt in {seconds:.1f} s"
     if reason is Reason.OPEN:
         return ProviderAway(text, provider=provider, retry_after=seconds)
     budget = reason is Reason.BUDGET

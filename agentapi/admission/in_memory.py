@@ -1,6 +1,6 @@
 """The in-memory twin of the Lua scripts, for eager mode and agents that run on their own.
 
-It does what the scripts do, step by step, and counts in the same milliseconds.
+It follows the scripts step by step, and counts in milliseconds as they do.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Provider:
         return free - now
 
     def standing(self, now: int, call_id: str | None = None) -> Standing:
-        """The state that the fleet sees, and whether this call has opened the breaker."""
+        """The state as the fleet sees it, and whether this call opened the breaker."""
         return Standing(
             held=max(self.hold - now, 0) / 1000,
             open=None if self.open is None else (self.open - now) / 1000,
@@ -87,7 +87,7 @@ class InMemoryTraffic:
 
         Args:
             rule: When breakers open.
-            window: Seconds of the window for limits.
+            window: Length of the window for limits, in seconds.
             clock: Returns milliseconds.
         """
         self._rule = rule
@@ -101,7 +101,7 @@ class InMemoryTraffic:
         """See `Traffic.admit`."""
         with self._lock:
             now, provider = self._clock(), self._providers[ask.provider]
-            # The call was admitted before; this is a repeat of the same request.
+            # The call is already admitted; this is a repeat of the same request.
             if ask.call_id in (provider.probe, *provider.charges):
                 return None
             if provider.hold > now:
@@ -128,7 +128,7 @@ class InMemoryTraffic:
             if charge is not None and used < charge.tokens:
                 charge.tokens = used
             elif used > ask.tokens and more not in provider.charges:
-                # A charge of its own, dated now: the first keeps the time at which it leaves the
+                # A separate charge, dated now: the first one keeps the time at which it leaves the
                 # window.
                 extra = _Charge(at=now, tokens=used - ask.tokens, requests=0)
                 provider.charges[more] = extra
@@ -144,7 +144,7 @@ class InMemoryTraffic:
             return state.standing(now, call_id)
 
     def _count(self, state: _Provider, call_id: str, now: int) -> None:
-        # One failed probe opens the breaker again; there is no need for several.
+        # A single failed probe reopens the breaker.
         opens = state.probe == call_id
         if state.open is None:
             begin = now - round(self._rule.within * 1000)
@@ -162,8 +162,8 @@ class InMemoryTraffic:
         """See `Traffic.answered`."""
         with self._lock:
             now, state = self._clock(), self._providers[provider]
-            # Until the pause is over an answer does not close the breaker: its call may have begun
-            # before the breaker opened.
+            # An answer during the pause does not close the breaker: its call may have begun before
+            # the breaker opened.
             if state.open is None or state.open <= now:
                 state.close()
             return state.standing(now)

@@ -20,13 +20,13 @@ def local_gate(limits: Mapping[str, ProviderLimits]) -> ProviderGate:
     """The running event loop's gate.
 
     Args:
-        limits: Limits by provider name. Those of the first call stay in force for this loop.
+        limits: Limits by provider name. The limits of the first call stay in force for this loop.
 
     Raises:
         RuntimeError: No event loop is running.
     """
     loop = asyncio.get_running_loop()
-    # Weak keys: a gate goes with its loop, for example when `asyncio.run` returns.
+    # Weak keys: a gate is freed with its loop, for example when `asyncio.run` returns.
     if loop not in _gates:
         _gates[loop] = ProviderGate(InMemoryTraffic(), limits)
     return _gates[loop]

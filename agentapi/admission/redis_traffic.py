@@ -33,7 +33,7 @@ class RedisTraffic:
             settings: Settings of the Redis server.
             client: An existing client to use.
             rule: When breakers open.
-            window: Seconds of the window for limits.
+            window: Length of the window for limits, in seconds.
         """
         self._url = settings.redis_url
         self._client = client or connect(settings)
@@ -93,7 +93,7 @@ class RedisTraffic:
         """See `Traffic.standings`."""
         with translate_errors(self._url):
             pipeline = self._client.pipeline(transaction=False)
-            # Times are Redis's own: the clocks of workers differ.
+            # Times are Redis's own, because workers' clocks differ.
             pipeline.time()
             for name in names:
                 pipeline.hmget(_key(name, "state"), ["hold", "open"])

@@ -1,4 +1,4 @@
-"""What requests may decide about an agent, as workers tell gateways."""
+"""What requests may decide about an agent, as workers report it to gateways."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class AcceptedRequests:
 
     Attributes:
         policy: The agent's policy, or the fleet's.
-        sampling: What all providers of the agent support of `Sampling`.
+        sampling: The fields of `Sampling` that all providers of the agent support.
     """
 
     policy: RequestPolicy
     sampling: frozenset[str]
 
     def both(self, other: AcceptedRequests) -> AcceptedRequests:
-        """Only what both accept, as while a new definition is rolled out."""
+        """What both accept, for example while a new definition is rolled out."""
         return AcceptedRequests(
             policy=self.policy.strictest(other.policy), sampling=self.sampling & other.sampling
         )
@@ -36,9 +36,9 @@ class AcceptedRequests:
 
     @classmethod
     def from_dict(cls, data: object) -> AcceptedRequests | None:
-        """Read a worker's answer; None if the worker's release says nothing about it.
+        """Read a worker's answer; None if the worker's release does not report it.
 
-        Values of another release that this one does not know count as refusals.
+        Values that this release does not know count as refusals.
         """
         if not isinstance(data, Mapping) or not isinstance(data.get("policy"), Mapping):
             return None

@@ -9,10 +9,10 @@ from agentapi.tools.mcp.server import hold_sessions, release_sessions
 
 
 def hold_clients(holder: object, agent: AgentDefinition) -> None:
-    """Note that somebody uses the clients of an agent, and of all agents that it may ask.
+    """Record that a holder uses the clients of an agent, and of all agents that it may ask.
 
     Args:
-        holder: Whoever uses them, until `release_clients`.
+        holder: The user of the clients, until `release_clients`.
         agent: The agent.
     """
     seen = {id(agent): agent}
@@ -28,7 +28,7 @@ def hold_clients(holder: object, agent: AgentDefinition) -> None:
 
 
 async def release_clients(holder: object) -> None:
-    """Close the running loop's clients that nobody but this holder uses."""
+    """Close the running loop's clients that no other holder uses."""
     try:
         await release_sessions(holder)
     finally:

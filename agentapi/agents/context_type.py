@@ -41,7 +41,7 @@ class ContextType(Generic[ContextT]):
     """
 
     def __init__(self, kind: type[ContextT], agent: str) -> None:
-        """Check that values of the type can be stored as JSON, and read again.
+        """Check that values of the type can be stored as JSON and read back.
 
         Args:
             kind: Anything that pydantic can validate and JSON expresses as an object: a model, a
@@ -49,14 +49,14 @@ class ContextType(Generic[ContextT]):
             agent: Name of the agent, for errors.
 
         Raises:
-            InvalidAgent: They cannot, or the type has a secret.
+            InvalidAgent: They cannot be stored, or the type has a secret.
         """
         self.kind = kind
         self._name = _name_of(kind)
         self._owner = f"a {self._name}, the context_type of agent {agent!r}"
         self._lacking = (
-            f"agent {agent!r} needs a context, and the turn has none: enqueue it "
-            f"with context={self._name}(...); OpenAI's API has no field for it"
+            f"agent {agent!r} needs a context, but the turn has none: enqueue it with "
+            f"context={self._name}(...). OpenAI's API has no field for a context"
         )
         try:
             self._adapter: TypeAdapter[ContextT] = _adapter_of(kind)
@@ -67,7 +67,7 @@ class ContextType(Generic[ContextT]):
             ) from error
 
     def store(self, value: object) -> dict[str, Any] | None:
-        """Check a producer's value, and convert it to what is stored.
+        """Check a producer's value and convert it for storage.
 
         Args:
             value: A value of the type, or a mapping with its fields; None for no context.
@@ -81,10 +81,10 @@ class ContextType(Generic[ContextT]):
         try:
             data = _dumped(self._adapter, self._adapter.validate_python(value))
         except Exception as error:
-            # A validator of the user's own may raise anything.
+            # A user-defined validator may raise anything.
             raise self._mismatch(error) from error
         stored = _checked(data)
-        # Workers must be able to read it: a type may write other names than it reads.
+        # Workers must be able to read it: a type may write names that differ from those it reads.
         self.load(stored)
         return stored
 
@@ -99,7 +99,7 @@ class ContextType(Generic[ContextT]):
         if stored is None:
             return self._default()
         try:
-            # From JSON text and not from the dict: a strict type reads a date only from text.
+            # From JSON text, not from the dict: a strict type reads dates only from text.
             return self._adapter.validate_json(orjson.dumps(dict(stored)))
         except Exception as error:
             raise self._mismatch(error) from error
@@ -128,11 +128,12 @@ class ContextType(Generic[ContextT]):
 
 
 def stored_context(value: object, kind: ContextType[Any] | None) -> dict[str, Any] | None:
-    """Check what a producer gave as context, and convert it to what is stored.
+    """Check a producer's context and convert it for storage.
 
     Args:
         value: A mapping, a pydantic model or a dataclass; None for no context.
-        kind: The type that the agent declares; None if it declares none, or is not known here.
+        kind: The type that the agent declares; None if it declares none, or if the agent is not
+            known here.
 
     Raises:
         InvalidContext: It does not match the type, or cannot be stored.
@@ -176,7 +177,8 @@ def _stored_instance(value: object) -> dict[str, Any]:
 
 
 class _Unfit(Exception):
-    """Values of a type cannot be stored; the text says why, after the type's name."""
+    """Values of a type cannot be stored. The text continues a sentence that begins with the type's
+    name."""
 
 
 def _adapter_of(kind: Any) -> TypeAdapter[Any]:
@@ -202,7 +204,7 @@ def _known_adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def _dumped(adapter: TypeAdapter[Any], value: object) -> Any:
-    # Without warnings, which would quote the value: a wrong one is found when it is read again.
+    # Without warnings, which would quote the value. An invalid value is found when it is read back.
     return adapter.dump_python(value, mode="json", by_alias=True, warnings="none")
 
 
@@ -211,19 +213,19 @@ def _name_of(kind: object) -> str:
 
 
 def context_for(stored: Mapping[str, Any] | None, kind: ContextType[Any] | None) -> Any:
-    """What an agent's functions get as context.
+    """The context that an agent's functions receive.
 
     Raises:
         InvalidContext: The stored context does not match the agent's type.
     """
     if kind is not None:
         return kind.load(stored)
-    # A copy: a tool may change what it gets, and the next attempt must see what was sent.
+    # A copy: a tool may modify it, and the next attempt must see what was sent.
     return None if stored is None else orjson.loads(orjson.dumps(dict(stored)))
 
 
 def inherits(parent: ContextType[Any] | None, child: ContextType[Any] | None) -> bool:
-    """Whether a child turn gets its parent's context when it is given none of its own.
+    """Whether a child turn without its own context gets its parent's context.
 
     It does unless both agents declare a type and the types differ.
     """
@@ -231,11 +233,11 @@ def inherits(parent: ContextType[Any] | None, child: ContextType[Any] | None) ->
 
 
 def fits(declared: ContextType[Any] | None, wanted: Any) -> bool:
-    """Whether a function that wants a type of context can belong to an agent.
+    """Whether a function that expects a type of context can belong to an agent.
 
     Args:
         declared: The agent's `context_type`.
-        wanted: The type in the function's annotation; Any when it does not say.
+        wanted: The type in the function's annotation; Any if there is none.
     """
     if wanted is Any or wanted is object or isinstance(wanted, typing.TypeVar):
         return True
@@ -251,18 +253,18 @@ def fits(declared: ContextType[Any] | None, wanted: Any) -> bool:
     try:
         return issubclass(declared.kind, wanted)
     except TypeError:
-        # Protocols and typed dicts cannot be asked: type checkers are.
+        # Protocols and typed dicts cannot be checked at run time; type checkers check them.
         return not typing.is_typeddict(wanted)
 
 
 def explain_context(error: Exception) -> str:
-    """What is wrong with a context. The values stay out: they may be users' words."""
+    """What is wrong with a context. The values are left out: they may contain users' text."""
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'context'}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)[:20]
         )
-    return f"{type(error).__name__} while it was checked"
+    return f"{type(error).__name__} during validation"
 
 
 def _checked(data: Any) -> dict[str, Any]:

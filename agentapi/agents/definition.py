@@ -51,27 +51,27 @@ class AgentDefinition(Generic[OutputT]):
     """Prompt, models, tools and limits. It holds no conversation, so turns can share it.
 
     Attributes:
-        name: How producers ask for the agent.
-        system_prompt: Its instructions, or a function that returns those of a turn.
+        name: The name by which producers address the agent.
+        system_prompt: Its instructions, or a function that returns the instructions of a turn.
         choices: The models to ask, in order.
-        tools: The tools given as such.
+        tools: The tools that were given as a list.
         tool_sources: Servers that are asked for more tools.
         max_steps: Maximum model responses in one turn.
         window: How much history a model call gets.
         options: Options for the providers; see `options_for`.
         output: The type of the reply; None for any text.
         output_retries: How many invalid replies the model may correct.
-        limits: What one turn may spend, with everything it delegates.
+        limits: What one turn may spend, including everything that it delegates.
         conversation_limits: What all turns of a conversation may spend together.
         hooks: Middleware around its turns.
         compact: When conversations are summarised; None for never.
-        patience: Seconds that a turn waits for a provider that is away; None for the setting.
+        patience: Seconds that a turn waits for an unavailable provider; None for the setting.
         on_incomplete: What a turn does with a reply that the model did not complete.
-        max_continuations: How often the model may continue a reply.
+        max_continuations: How many times the model may continue a reply.
         accepts: What requests may decide; None for the setting.
-        context: The type of what producers send as context; None for any JSON object.
-        make_tools: Returns the tools of a turn instead of `tools`; None when they are the same
-            for all turns.
+        context: The type of the context that producers send; None for any JSON object.
+        make_tools: A function that returns the tools of a turn, in place of `tools`; None if they
+            are the same for all turns.
     """
 
     name: str
@@ -125,17 +125,17 @@ class AgentDefinition(Generic[OutputT]):
         object.__setattr__(self, "_toolbox", Toolbox(self.name, self.tools))
 
     def _check_asked(self) -> None:
-        """Refuse tools whose every call would fail for want of a context."""
+        """Refuse tools of which every call would fail because of a missing context."""
         for tool in self.tools:
             other = tool.definition if isinstance(tool, AgentTool) else None
             if not isinstance(other, AgentDefinition) or other.context is None:
                 continue
             if not inherits(self.context, other.context) and not other.context.has_default:
                 raise InvalidAgent(
-                    f"agent {self.name!r}: tool {tool.name!r} asks agent {other.name!r}, whose "
-                    "context_type is another one, so that it would get no context: give both "
-                    "the same context_type, give that of the other agent defaults, or write a "
-                    "tool that returns delegate(..., context=...)"
+                    f"agent {self.name!r}: tool {tool.name!r} asks agent {other.name!r}, which has "
+                    "a different context_type and would get no context: give both agents the same "
+                    "context_type, give every field of the other agent's context_type a default, "
+                    "or write a tool that returns delegate(..., context=...)"
                 )
 
     @property
@@ -147,24 +147,25 @@ class AgentDefinition(Generic[OutputT]):
         """The tools that the model may call now, including those of servers.
 
         Raises:
-            ToolServerUnavailable: A server cannot be asked; trying again may help.
-            InvalidAgent: A server's tool has the name of another tool, or the tools are a
-                function of the turn.
+            ToolServerUnavailable: A server cannot be reached; trying again may help.
+            InvalidAgent: A server's tool has the name of another tool, or the tools depend on the
+                turn.
         """
         if self.make_tools is not None:
             raise InvalidAgent(
-                f"agent {self.name!r}: its tools are a function of the turn: call the function"
+                f"agent {self.name!r}: its tools depend on the turn: call the tools function"
             )
         if not self.tool_sources:
             return self._toolbox
         return await toolbox_of(self.name, self.tools, self.tool_sources)
 
     def handoffs(self) -> dict[str, AgentDefinition[Any]]:
-        """The agents that a tool of this one hands over to, where it was given the agent itself."""
+        """The agents that this agent's tools hand over to, if a tool has the agent object and not
+        only its name."""
         return handoffs_of(self.tools)
 
     def handoff_to(self, name: str) -> AgentDefinition[Any] | None:
-        """The agent of that name, if a tool of this one hands over to it."""
+        """The agent of that name, if one of this agent's tools hands over to it."""
         return self.handoffs().get(name)
 
 
@@ -174,13 +175,14 @@ async def toolbox_of(
     sources: Sequence[ToolSource],
     missing: Sequence[str] = (),
 ) -> Toolbox:
-    """The tools with those of servers; raises as `AgentDefinition.toolbox`."""
+    """The tools, including those of servers; raises the same as `AgentDefinition.toolbox`."""
     more = await asyncio.gather(*(source.tools() for source in sources))
     return Toolbox(agent, [*tools, *chain.from_iterable(more)], missing)
 
 
 def agents_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
-    """The agents that tools ask or hand over to, where a tool was given the agent itself."""
+    """The agents that tools ask or hand over to, if a tool has the agent object and not only its
+    name."""
     return {
         tool.definition.name: tool.definition
         for tool in tools
@@ -189,7 +191,7 @@ def agents_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
 
 
 def handoffs_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
-    """The agents that tools hand over to, where a tool was given the agent itself."""
+    """The agents that tools hand over to, if a tool has the agent object and not only its name."""
     return {
         tool.target: tool.definition
         for tool in tools
@@ -200,7 +202,7 @@ def handoffs_of(tools: Sequence[BaseTool]) -> dict[str, AgentDefinition[Any]]:
 class DefinedAgent(Generic[OutputT, ContextT]):
     """The base of `Agent`: an object with a definition.
 
-    Whoever only needs definitions (the registry, workers) depends on this class, not on the one
+    Code that only needs definitions (the registry, workers) depends on this class, not on the one
     that runs turns.
     """
 
@@ -209,7 +211,7 @@ class DefinedAgent(Generic[OutputT, ContextT]):
 
     @property
     def name(self) -> str:
-        """How producers ask for the agent."""
+        """The name by which producers address the agent."""
         return self.definition.name
 
 

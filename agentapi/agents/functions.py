@@ -81,13 +81,13 @@ def check_function(
 
     Args:
         agent: Name of the agent, for errors.
-        what: Name of the argument that the function is.
+        what: Name of the argument that was given the function.
         function: The function.
         context: The agent's `context_type`.
         returns: What it must return, for errors.
 
     Raises:
-        InvalidAgent: It takes other arguments, wants another type of context, or yields.
+        InvalidAgent: It takes other arguments, expects another type of context, or is a generator.
     """
     where = f"agent {agent!r}: {what}={shown_function(function)}"
     expected = f"expected a function that takes one TurnContext and returns {returns}"
@@ -107,7 +107,7 @@ def check_function(
     try:
         hints = typing.get_type_hints(_plain_function(function))
     except Exception:
-        # Names that only type checkers see.
+        # Some names exist only for type checkers.
         return
     if hints.get("return", Any) is type(None):
         raise InvalidAgent(f"{where} is declared to return None: {expected}")
@@ -120,23 +120,23 @@ def _check_annotation(where: str, hint: object, context: ContextType[Any] | None
         return
     wanted = wanted_context(hint)
     if wanted is None:
-        # A Protocol or a union of the user's own may do; a plain type of data does not.
+        # A user-defined Protocol or union may be valid; a plain data type is not.
         if hint in (str, int, float, bool, bytes, dict, list) or (
             context is not None and hint == context.kind
         ):
             raise InvalidAgent(
                 f"{where} takes a {getattr(hint, '__name__', hint)}: expected a parameter of type "
-                "TurnContext, whose attribute `context` has what the producer sent"
+                "TurnContext; its attribute `context` holds the producer's context"
             )
         return
     check_wanted(where, wanted, context)
 
 
 def check_wanted(where: str, wanted: Any, context: ContextType[Any] | None) -> None:
-    """Check that a function's type of context is that of its agent.
+    """Check that a function expects its agent's type of context.
 
     Raises:
-        InvalidAgent: It is another type.
+        InvalidAgent: It expects another type.
     """
     if not fits(context, wanted):
         name = getattr(wanted, "__name__", wanted)
@@ -146,18 +146,18 @@ def check_wanted(where: str, wanted: Any, context: ContextType[Any] | None) -> N
             else "has no context_type"
         )
         raise InvalidAgent(
-            f"{where} wants a context of type {name}, but the agent {has}: "
-            "declare the same type in both"
+            f"{where} expects a context of type {name}, but the agent {has}: declare the same type "
+            "in both"
         )
 
 
 def check_tool_contexts(
     agent: str, tools: Sequence[BaseTool], context: ContextType[Any] | None
 ) -> None:
-    """Check that tools want the type of context that their agent declares.
+    """Check that tools expect the type of context that their agent declares.
 
     Raises:
-        InvalidAgent: One wants another type.
+        InvalidAgent: One of them expects another type.
     """
     for tool in tools:
         for wanted in tool.context_types:
@@ -170,7 +170,7 @@ def shown_function(function: object) -> str:
 
 
 def _plain_function(function: Any) -> Any:
-    """What carries the annotations: the function inside a partial, or an object's `__call__`."""
+    """The function with the annotations: the one inside a partial, or an object's `__call__`."""
     while hasattr(function, "func"):
         function = function.func
     if inspect.isfunction(function) or inspect.ismethod(function):
@@ -184,7 +184,7 @@ class FunctionCaller:
 
     Attributes:
         agent: Name of the agent, for errors.
-        context: What the functions get.
+        context: The context that is passed to the functions.
         timeout: Seconds that a call may take; the wait for a thread does not count.
     """
 
@@ -221,7 +221,8 @@ class FunctionCaller:
                 deadline.reschedule(loop.time() + self.timeout)
 
         def in_thread() -> Any:
-            # Only now: a worker whose threads are all taken must not fail other turns' prompts.
+            # The clock starts only now: a worker whose threads are all busy must not fail other
+            # turns' prompts.
             loop.call_soon_threadsafe(begin)
             return function(self.context)
 
@@ -241,7 +242,7 @@ class FunctionCaller:
             stop_if_asked(error)
             if isinstance(error, TimeoutError) and deadline.expired():
                 raise failure(
-                    f"{where} took longer than {self.timeout:g} s: make it faster, or raise "
+                    f"{where} took longer than {self.timeout:g} s: speed it up, or raise "
                     "AGENTAPI_PROMPT_TIMEOUT"
                 ) from error
             # The error's text may quote users: it goes into the turn, not into a log.

@@ -19,7 +19,7 @@ from agentapi.turns.model import Turn, TurnResult
 T = TypeVar("T")
 
 Proceed: TypeAlias = Callable[[ToolCall], Awaitable[str | Delegation]]
-"""Makes the call through the remaining hooks; raises what the tool raises."""
+"""Makes the call through the remaining hooks, and raises what the tool raises."""
 
 
 class Hooks:
@@ -31,7 +31,7 @@ class Hooks:
 
     After a takeover, hooks do not see recorded steps again. `on_turn_start` runs once per attempt.
     `on_turn_end` runs when an attempt ends the turn, before the end is stored.
-    `on_turn_committed` runs after the end was stored, by whichever process.
+    `on_turn_committed` runs after the end is stored, in any worker.
     """
 
     def on_turn_start(self, context: ToolContext, message: str) -> Any:
@@ -81,19 +81,19 @@ class Hooks:
         """
 
     def on_turn_committed(self, turn: Turn, end_id: str) -> Any:
-        """Called after a turn's end was stored: a reply, a failure or a cancellation.
+        """Called after a turn's end is stored: a reply, a failure or a cancellation.
 
-        It is called at least once for each end, also when the worker died right after it stored the
-        end, and when no worker was involved, as when a waiting turn is cancelled. It may be called
-        again, and by another worker: use `end_id` to do things once. What it raises is logged, and
-        it is called again after a growing delay, ten times in all. It has 60 seconds.
+        It is called at least once for each end, even if the worker died right after it stored the
+        end, or if no worker was involved, for example when a waiting turn is cancelled. It may be
+        called again, also by another worker: use `end_id` to act only once. Its errors are logged,
+        and it is called again with growing delays, ten times in total. It has 60 seconds.
 
         The hooks of the agent that the turn was enqueued for are called, whichever agent replied.
 
         Args:
             turn: The turn as it is stored.
-            end_id: Names this end, and is the same in every call. A turn that is retried ends
-                again, with another id.
+            end_id: Identifies this end, and is the same in every call. A turn that is retried ends
+                again with another id.
         """
 
 
@@ -138,14 +138,14 @@ class HookChain:
 
     @property
     def follow_ends(self) -> bool:
-        """Whether one of the hooks has an `on_turn_committed`."""
+        """Whether any of the hooks has an `on_turn_committed`."""
         return any(_overrides(hooks, "on_turn_committed") for hooks in self._hooks)
 
     async def on_turn_committed(self, turn: Turn, end_id: str) -> None:
-        """Tell all hooks of a stored end.
+        """Call all hooks for a stored end.
 
         Raises:
-            HookFailed: One of them raised an error; the others were told nevertheless.
+            HookFailed: One of them raised an error; the others were still called.
             TurnVetoed: The same; there is nothing left to veto.
         """
         failed: AgentAPIError | None = None
@@ -190,8 +190,8 @@ async def _run(hooks: Hooks, name: str, *args: Any) -> Any:
         stop_if_asked(error)
         # The error's text may quote users: it goes into the turn, not into a log.
         raise HookFailed(
-            f"{type(hooks).__name__}.{name} raised {named(error)}; to end a turn, "
-            "raise TurnVetoed; any other error is a fault in the hook"
+            f"{type(hooks).__name__}.{name} raised {named(error)}; to end a turn, raise "
+            "TurnVetoed; any other error is a bug in the hook"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Names of agents: which are valid, which are reserved, and which are known."""
+"""Names of agents: which are valid, reserved and known."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def unknown_agent(name: object, known: Iterable[str]) -> UnknownAgent:
     """The error for an agent that is not registered."""
     names = ", ".join(sorted(each for each in known if not is_internal(each))) or "none"
     return UnknownAgent(
-        f"agent {shown(name)} is not registered here; registered are: {names}. "
-        "Add its module to AGENTAPI_AGENTS, on every worker"
+        f"agent {shown(name)} is not registered here (registered: {names}): add its module to "
+        "AGENTAPI_AGENTS on every worker"
     )

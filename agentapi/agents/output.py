@@ -21,7 +21,7 @@ class OutputType(Generic[OutputT]):
     """The type of an agent's replies.
 
     Attributes:
-        spec: The type as providers get it.
+        spec: The type in the form that providers receive.
     """
 
     def __init__(self, kind: type[OutputT], agent: str) -> None:

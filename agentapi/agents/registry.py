@@ -22,8 +22,8 @@ def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
     """Import the modules and collect their agents.
 
     Args:
-        modules: Names such as ``"shop.agents"``. The working directory is searched
-            too, as `celery -A` does.
+        modules: Names such as ``"shop.agents"``. The working directory is searched too, as with
+            `celery -A`.
 
     Raises:
         ConfigurationError: A module cannot be imported, or none has an agent.
@@ -44,7 +44,7 @@ def find_agents(modules: Sequence[str]) -> list[DefinedAgent]:
             "expected at least one at module level"
         )
     for name in filter(is_internal, by_name(found)):
-        raise InvalidAgent(f"agent {name!r}: names that begin with {INTERNAL!r} are reserved")
+        raise InvalidAgent(f"agent {name!r}: names beginning with {INTERNAL!r} are reserved")
     return found
 
 
@@ -74,7 +74,7 @@ def by_name(agents: Iterable[DefinedAgent | AgentDefinition]) -> dict[str, Agent
 
 
 def asked_by(agent: AgentDefinition) -> list[AgentDefinition]:
-    """The agents behind an agent's tools, as far as a tool has more than a name."""
+    """The agents behind an agent's tools, if a tool has the agent object and not only its name."""
     return [
         other
         for tool in agent.tools
@@ -88,7 +88,8 @@ def widest_window(
     known: Mapping[str, AgentDefinition],
     sizes: Mapping[str, ModelSize] = NO_SIZES,
 ) -> Window:
-    """The history to load, so that every agent that may take over the turn has enough of it.
+    """The amount of history to load, so that it suffices for every agent that may take over the
+    turn.
 
     Args:
         agent: The agent that begins the turn.
@@ -107,7 +108,7 @@ def widest_window(
     messages = [other.window.messages for other in seen.values()]
     return Window(
         messages=None if None in messages else max(m for m in messages if m is not None),
-        # A window without a limit of tokens is limited by what its models accept.
+        # A window without a token limit is limited by what the agent's models accept.
         tokens=max(
             room if (limit := other.window.tokens) is None else min(limit, room)
             for other in seen.values()
@@ -117,7 +118,7 @@ def widest_window(
 
 
 def _largest_room(agent: AgentDefinition, sizes: Mapping[str, ModelSize]) -> int:
-    """The most tokens that one of the agent's models accepts; a default model may be any."""
+    """The most tokens that one of the agent's models accepts. A default model may be any model."""
     return max(
         LARGEST if choice.model is None else size_of(choice.provider, choice.model, sizes).context
         for choice in agent.choices
@@ -159,6 +160,6 @@ def _described(error: Exception, module: str) -> str:
 
 
 def _short(file: str) -> str:
-    """A file's path, relative to the working directory if it is in there."""
+    """A file's path, relative to the working directory if the file is inside it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

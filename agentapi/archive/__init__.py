@@ -1,7 +1,6 @@
-"""Where conversations go that nobody has used for long: a database outside of Redis."""
+"""The archive: a database outside of Redis for conversations that have been idle for long."""
 
 import logging
 
-# Alembic logs at level INFO, even while it is imported, in lines of its own form; `prepare` logs in
-# ours.
+# Alembic logs at level INFO in its own format, even while it is imported. `prepare` logs in ours.
 logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Connections to the archive's database, and its errors as errors of this project."""
+"""Connections to the archive's database, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ T = TypeVar("T")
 
 _EXPECTED: Final = "expected a URL such as postgresql://user@host/archive or sqlite:////var/lib/agentapi/archive.db"
 _CONNECTIONS: Final = 8
-"""Of one process; as many threads may use the archive at the same time."""
+"""Connections of one process, and so the number of threads that can use the archive at the same
+time."""
 
 _CONNECT: Final = 3
 _STATEMENT: Final = 5.0
-"""Seconds that a statement may take."""
+"""Time limit for a statement, in seconds."""
 
 _SILENCE: Final = 8.0
-"""Seconds after which a read is given up whose server does not even end the statement. Turns wait
+"""Seconds after which a read is abandoned if the server does not enforce the time limit. Turns wait
 for it."""
 
 _PATIENCE: Final = 60.0
-"""The same for a transaction that writes; a long conversation has many statements."""
+"""The same for a transaction that writes: a long conversation takes many statements."""
 
 _WRITES: Final = "agentapi_writes"
 
 
 class Database:
-    """A pool of connections to PostgreSQL, or a file of SQLite. Connects when first used."""
+    """A pool of connections to PostgreSQL, or an SQLite file. It connects when first used."""
 
     def __init__(
         self,
@@ -55,9 +56,9 @@ class Database:
         """Prepare it.
 
         Args:
-            url: Of the database; see AGENTAPI_ARCHIVE_URL.
-            statement: Seconds that a statement may take.
-            silence: Seconds after which a read is given up whose server says nothing.
+            url: URL of the database; see AGENTAPI_ARCHIVE_URL.
+            statement: Time limit for a statement, in seconds.
+            silence: Seconds without a response after which a read is abandoned.
             patience: The same for a transaction that writes.
 
         Raises:
@@ -75,12 +76,12 @@ class Database:
             self._engine = _postgres(self._url, statement)
 
     def run(self, work: Callable[[sa.Connection], T], *, writes: bool, bounded: bool = True) -> T:
-        """Do something in one transaction; once more if the connection turns out to be dead.
+        """Run `work` in one transaction, and again if the connection turns out to be dead.
 
         Args:
-            work: What to do; it may run twice.
+            work: The work; it may run twice.
             writes: Whether it changes anything.
-            bounded: Whether to give up a server that says nothing.
+            bounded: Whether to abandon a server that does not respond.
 
         Raises:
             ArchiveUnavailable: The database cannot be used now.
@@ -92,11 +93,10 @@ class Database:
             except DBAPIError as error:
                 if not error.connection_invalidated or isinstance(error.orig, _GaveUp):
                     raise
-            # The server was restarted: the pool has dropped its other connections, too.
+            # The server was restarted, and the pool has dropped its other connections too.
             return self._once(work, writes, bounded)
         except SQLAlchemyError as error:
-            # Not `from error`: what a database says about a value quotes it, and a value may be
-            # what users said.
+            # Not `from error`: a database error quotes values, which may be users' text.
             raise self._translated(error) from None
 
     def _once(self, work: Callable[[sa.Connection], T], writes: bool, bounded: bool) -> T:
@@ -108,7 +108,7 @@ class Database:
 
     @contextmanager
     def _deadline(self, connection: sa.Connection, seconds: float) -> Iterator[None]:
-        """Cut the connection of a server that says nothing for so long; psycopg would wait."""
+        """Close the connection of a server that does not respond in time; psycopg would wait."""
         if self.on_sqlite or not seconds:
             yield
             return
@@ -146,25 +146,25 @@ class Database:
             )
         if state in _LOGIN:
             return ArchiveUnavailable(
-                f"the archive at {self.address} refuses the user or password, or the user's "
+                f"the archive at {self.address} refuses the user or password, or the user lacks "
                 "permissions: correct AGENTAPI_ARCHIVE_URL"
             )
         if isinstance(cause, _GaveUp) or state == _CANCELLED:
             return ArchiveUnavailable(f"the archive at {self.address} does not answer in time")
         if self.on_sqlite and _begins(cause, _DAMAGED):
             return StoreFault(
-                f"the archive at {self.address} is damaged, or not an SQLite database: restore its "
-                "backup, or correct AGENTAPI_ARCHIVE_URL"
+                f"the archive at {self.address} is damaged, or is not an SQLite database: restore "
+                "a backup, or correct AGENTAPI_ARCHIVE_URL"
             )
         if self.on_sqlite and _passes(error, state):
             return ArchiveUnavailable(
-                f"the archive at {self.address} cannot be used: {_why(cause, state)}; may this "
-                "user write there, and is AGENTAPI_ARCHIVE_URL right?"
+                f"the archive at {self.address} cannot be used: {_why(cause, state)}; can this "
+                "user write there, and is AGENTAPI_ARCHIVE_URL correct?"
             )
         if _passes(error, state):
             return ArchiveUnavailable(
                 f"the archive at {self.address} is out of reach: {_why(cause, state)}; is it "
-                "running, and is AGENTAPI_ARCHIVE_URL right?"
+                "running, and is AGENTAPI_ARCHIVE_URL correct?"
             )
         named = f"{type(cause or error).__name__}{f', SQLSTATE {state}' if state else ''}"
         return StoreFault(
@@ -173,20 +173,20 @@ class Database:
         )
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         self._engine.dispose()
 
 
 class _GaveUp(Exception):
-    """The server said nothing."""
+    """The server did not respond in time."""
 
 
 _NOT_PREPARED: Final = frozenset({"42P01", "3F000"})
 _LOGIN: Final = frozenset({"28000", "28P01", "42501"})
 _CANCELLED: Final = "57014"
 _PASSING: Final = ("08", "25006", "40", "53", "55", "57", "58")
-"""SQLSTATEs, or their classes, of what may pass: connection lost, a standby, a deadlock, no memory
-or disk, a lock that is held, a server that stops, the system."""
+"""SQLSTATEs, or their classes, of transient errors: a lost connection, a standby, a deadlock, no
+memory or disk space, a lock that is held, a server that shuts down, a system error."""
 
 
 def _passes(error: SQLAlchemyError, state: str) -> bool:
@@ -199,7 +199,7 @@ def _passes(error: SQLAlchemyError, state: str) -> bool:
 
 
 def _why(cause: object, state: str) -> str:
-    """In a few words that quote nothing."""
+    """The reason in a few words, without quoting data."""
     if state:
         return f"SQLSTATE {state}"
     if isinstance(cause, sqlite3.Error):
@@ -244,7 +244,7 @@ _POOL: Final[dict[str, Any]] = {
     "pool_size": _CONNECTIONS,
     "max_overflow": 0,
     "pool_timeout": 5,
-    # Errors quote no parameters: these are what users said.
+    # Errors must not quote parameters, which contain users' text.
     "hide_parameters": True,
 }
 
@@ -285,14 +285,15 @@ def _sqlite(url: URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
-        # The driver begins no transactions of its own, so that tables are made in one, too.
+        # The driver starts no transactions itself, so that tables are also created in a
+        # transaction.
         connection.isolation_level = None
         for pragma in ("foreign_keys=ON", "journal_mode=WAL", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        # A reader that becomes a writer would fail beside another writer.
+        # A transaction that reads first and then writes would fail if another writer is active.
         writes = connection.get_execution_options().get(_WRITES)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -1,4 +1,4 @@
-"""The archive that the settings name."""
+"""Opens the archive that the settings name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_archive(settings: Settings) -> SqlArchive | None:
     if not settings.archive_url:
         return None
     require_extra("archive", "the archive (AGENTAPI_ARCHIVE_URL)")
-    # Imported only where there is an archive: SQLAlchemy is an extra.
+    # Imported only if there is an archive: SQLAlchemy is an extra.
     from agentapi.archive.sql import SqlArchive
 
     return SqlArchive(settings.archive_url)

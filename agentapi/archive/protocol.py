@@ -1,9 +1,9 @@
-"""What an archive does; see docs/guides/archive.md.
+"""The protocol of an archive; see docs/guides/archive.md.
 
-Redis says where a conversation is. An archived one has left a marker there, which names a
-*version*: the row of the archive that holds its content. A row that no marker names is not valid:
-a process that died between two steps left it, and the sweep deletes it. So an archive needs no
-lock, and no transaction that spans two calls.
+Redis knows where a conversation is. An archived conversation leaves a marker in Redis, which names
+a *version*: the row of the archive that holds its content. A row that no marker names is invalid:
+it was left by a process that died between two steps, and the sweep deletes it. Therefore an archive
+needs no locks, and no transactions that span two calls.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ class ArchivedRow:
 
     Attributes:
         conversation_id: Its id, at most 512 characters.
-        version: Names this copy: 32 hexadecimal digits. With the conversation's id it is the key.
-        user_id: The user that it belongs to; "" without one.
-        tenant_id: The tenant that it belongs to; "" without one.
+        version: Identifies this copy: 32 hexadecimal digits. The key is the conversation's id and
+            the version.
+        user_id: The user that it belongs to; "" for none.
+        tenant_id: The tenant that it belongs to; "" for none.
         generation: Changes when the history is reset.
         epoch: The epoch of its last turn; 0 if it had none.
         created: When it was created.
         updated: When something last happened in it.
         archived: When it was copied, by Redis's clock.
-        expires: When its idle time ends; None if it is kept for good.
-        messages: How many messages it has.
+        expires: When its idle time ends; None if it never expires.
+        messages: Number of messages.
     """
 
     conversation_id: str
@@ -51,11 +52,11 @@ class ArchivedConversation:
     """A conversation with its content.
 
     Attributes:
-        row: What is known of it; `row.messages` is the number of `messages`.
-        fields: Its record by the names in Redis (`agentapi.stores.data.FIELDS`, and others): text.
-            Its summary is among them, as "summary" and "covered".
-        messages: The messages as Redis stores them: UTF-8 JSON, one object each, oldest first. They
-            come back byte for byte.
+        row: Its metadata; `row.messages` is the number of `messages`.
+        fields: Its record as text, by the field names in Redis (such as
+            `agentapi.stores.data.FIELDS`). It includes the summary, as "summary" and "covered".
+        messages: The messages as Redis stores them: one JSON object each in UTF-8, oldest first.
+            They are returned byte for byte.
         blobs: Bytes of images and files, by their SHA-256.
     """
 
@@ -67,7 +68,7 @@ class ArchivedConversation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveCount:
-    """How much there is."""
+    """Counts of archived data."""
 
     conversations: int
     messages: int
@@ -77,13 +78,13 @@ class Archive(TurnArchive, Protocol):
     """A database that holds conversations and turns. Safe to share between threads.
 
     Each method is one transaction, and may be repeated. Each raises `ArchiveUnavailable` when the
-    database cannot be reached, refuses the login, or does not answer within a few seconds; the
-    text never has the password.
+    database cannot be reached, refuses the login, or does not answer within a few seconds; the text
+    never contains the password.
     """
 
     def prepare(self) -> None:
-        """Make or migrate the tables, if they are not those of this release. Several processes may
-        do so at the same time.
+        """Create or migrate the tables, unless they are those of this release. Several processes
+        may do so at the same time.
 
         Raises:
             ConfigurationError: The tables are of a newer release that this one cannot read.
@@ -91,8 +92,8 @@ class Archive(TurnArchive, Protocol):
         ...
 
     def put(self, conversation: ArchivedConversation) -> None:
-        """Store a copy of a conversation. One with the same id and version is the same copy: then
-        nothing happens. Other versions of it stay."""
+        """Store a copy of a conversation. If a copy with the same id and version exists, nothing
+        happens. Other versions stay."""
         ...
 
     def get(self, conversation_id: str, version: str) -> ArchivedConversation | None:
@@ -129,24 +130,24 @@ class Archive(TurnArchive, Protocol):
         after: tuple[str, str] | None = None,
         limit: int = 100,
     ) -> Sequence[ArchivedRow]:
-        """Some of the copies, in the order of conversation id and version; arguments as for
+        """A page of the copies, ordered by conversation id and version; other arguments as for
         `delete_of`.
 
         Args:
-            after: Id and version of the copy behind which to go on.
-            limit: How many at most.
+            after: Id and version of the copy after which to continue.
+            limit: Maximum number of copies.
         """
         ...
 
     def expired(
         self, now: int, *, after: tuple[int, str, str] | None = None, limit: int = 100
     ) -> Sequence[ArchivedRow]:
-        """Copies whose idle time has ended, in the order of `expires`, id and version.
+        """Copies whose idle time has ended, ordered by `expires`, id and version.
 
         Args:
             now: Milliseconds since 1970.
-            after: `expires`, id and version of the copy behind which to go on.
-            limit: How many at most.
+            after: `expires`, id and version of the copy after which to continue.
+            limit: Maximum number of copies.
         """
         ...
 

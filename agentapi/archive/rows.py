@@ -1,7 +1,8 @@
 """A conversation as rows of the archive's tables, and back.
 
-PostgreSQL's text cannot hold the character NUL, and its JSON functions refuse it. So a value with
-one is stored twice: as it is, and readable. Columns that are looked up have it escaped.
+PostgreSQL's text cannot contain the character NUL, and its JSON functions refuse it. A value with
+NUL is therefore stored twice: as it is, and in readable form. In columns that are searched, NUL is
+escaped.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ _NUL: Final = b"\\u0000"
 
 
 def escaped(text: str) -> str:
-    """An id without NUL. Different ids stay different."""
+    """An id with NUL escaped. Different ids stay different."""
     return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\x00", f"{_ESCAPE}0")
 
 
 def unescaped(text: str) -> str:
-    """An id from what `escaped` made of it."""
+    """The id from its escaped form."""
     return text.replace(f"{_ESCAPE}0", "\x00").replace(f"{_ESCAPE}1", _ESCAPE)
 
 
 def row_of(found: AnyRow) -> ArchivedRow:
-    """A row of the table, of the columns `ROW` and maybe others."""
+    """An `ArchivedRow` from a result with the columns `ROW`, and perhaps others."""
     values = {column.name: found._mapping[column] for column in ROW}
     for name in ("conversation_id", "user_id", "tenant_id"):
         values[name] = unescaped(values[name])
@@ -90,12 +91,12 @@ def blob_values(blobs: Mapping[str, bytes], copy_id: int) -> list[dict[str, Any]
 
 
 def message_bytes(body: str | None, raw: bytes | None) -> bytes:
-    """A message as it was."""
+    """A message in its original form."""
     return bytes(raw) if raw is not None else (body or "").encode()
 
 
 def fields_of(stored: str, summary: str | None) -> dict[str, str]:
-    """The fields of a conversation as they were."""
+    """The fields of a conversation in their original form."""
     fields: dict[str, str] = orjson.loads(stored)
     if summary is not None:
         fields.setdefault(_SUMMARY, summary)
@@ -103,7 +104,7 @@ def fields_of(stored: str, summary: str | None) -> dict[str, str]:
 
 
 def _kept(fields: Mapping[str, str]) -> dict[str, str]:
-    """Fields, without a summary that its own table has unchanged."""
+    """Fields, without the summary if the table of summaries has the same text."""
     summary = fields.get(_SUMMARY)
     if summary is None or "\x00" in summary:
         return dict(fields)
@@ -140,7 +141,7 @@ def readable(text: str) -> str:
 
 
 def as_object(text: str | None) -> str:
-    """A JSON object for people, without NUL; empty if the text is not one."""
+    """A JSON object for people, without NUL; empty if the text is not a JSON object."""
     try:
         found = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:

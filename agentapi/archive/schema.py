@@ -1,7 +1,8 @@
-"""The archive's tables are made and migrated.
+"""Creates and migrates the archive's tables.
 
-A revision is ``MAJOR.MINOR``. Releases that know a major number work with each minor number of it:
-such steps only add what older releases do not need. So neighbouring releases run side by side.
+A revision is ``MAJOR.MINOR``. A release works with every minor number of a major number that it
+knows, because minor steps only add what older releases do not need. So consecutive releases can run
+at the same time.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ log = logging.getLogger(__name__)
 
 _TABLE: Final = "archive_version"
 _LOCK: Final = 4_270_131_807
-"""Whoever migrates holds this advisory lock."""
+"""A process that migrates holds this advisory lock."""
 
 
 def newest() -> str:
-    """The revision that this release makes."""
+    """The revision that this release creates."""
     return str(_scripts().get_current_head())
 
 
 def current(connection: sa.Connection) -> str | None:
-    """The revision that the database has; None without tables."""
+    """The revision of the database; None without tables."""
     options = {"version_table": _TABLE}
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
 def readable(found: str) -> bool:
-    """Whether this release works with a revision, or migrates it."""
+    """Whether this release can use a revision, or migrate it."""
     return _major(found) <= _major(newest())
 
 
 def prepare(database: Database) -> None:
-    """Make or migrate the tables, if they are not those of this release.
+    """Create or migrate the tables, unless they are those of this release.
 
     Raises:
         ArchiveUnavailable: The database cannot be used now.
@@ -54,10 +55,10 @@ def prepare(database: Database) -> None:
 
 
 def check(found: str | None) -> None:
-    """Check that this release works with a revision, or migrates it.
+    """Check that this release can use a revision, or migrate it.
 
     Raises:
-        ConfigurationError: A newer release wrote it that this one cannot read.
+        ConfigurationError: It was written by a newer release, and this one cannot read it.
     """
     if found is not None and not readable(found):
         raise ConfigurationError(
@@ -77,7 +78,7 @@ def _migrate(database: Database, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     found = current(connection)
     if _is_ready(found):
-        # Another process was faster.
+        # Another process migrated first.
         return
     scripts = _scripts()
 
@@ -110,5 +111,5 @@ def _major(revision: str) -> int:
         return int(revision.partition(".")[0])
     except ValueError:
         raise ConfigurationError(
-            f"the archive's table {_TABLE} has version {revision!r}, which no release writes"
+            f"the archive's table {_TABLE} has version {revision!r}, which no release has written"
         ) from None

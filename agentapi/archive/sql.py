@@ -31,23 +31,23 @@ from agentapi.archive.sql_turns import SqlTurns
 from agentapi.archive.tables import TABLES, blobs, conversations, messages, summaries, turns
 
 _PIECE: Final = 200
-"""Copies that one transaction deletes."""
+"""Maximum copies that one transaction deletes."""
 
 _WITHOUT_TURNS: Final = "1.0"
-"""Tables of the first release with an archive."""
+"""Tables of the first release that had an archive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveStatus:
-    """What operators want to know.
+    """The state of an archive, for operators.
 
     Attributes:
-        address: Of the database, without user and password.
-        version: Of its tables; None without tables.
-        newest: The version that this release makes.
-        conversations: How many copies it has.
-        messages: How many messages these have.
-        turns: How many copies of turns it has.
+        address: Address of the database, without user and password.
+        version: Version of its tables; None without tables.
+        newest: The version that this release creates.
+        conversations: Number of copies of conversations.
+        messages: Number of messages in these copies.
+        turns: Number of copies of turns.
         size: Bytes of tables and indexes.
     """
 
@@ -74,17 +74,17 @@ def _create(path: str) -> None:
 
 
 class SqlArchive(SqlTurns, Archive):
-    """An archive in a database. Threads share it.
+    """An archive in a database. Safe to share between threads.
 
     Attributes:
-        address: Of the database, without user and password.
+        address: Address of the database, without user and password.
     """
 
     def __init__(self, url: str, *, database: Database | None = None) -> None:
-        """Prepare it; it connects when first used.
+        """Create the archive. It connects when first used.
 
         Args:
-            url: Of the database, such as ``postgresql://user@host/archive``.
+            url: URL of the database, such as ``postgresql://user@host/archive``.
             database: Connections to use instead of the URL's own.
 
         Raises:
@@ -179,7 +179,7 @@ class SqlArchive(SqlTurns, Archive):
         return [row_of(row) for row in self._rows(statement.order_by(*order).limit(limit))]
 
     def status(self) -> ArchiveStatus:
-        """What operators want to know; it counts rows, which takes time where there are many.
+        """The archive's state. It counts rows, which takes time if there are many.
 
         Raises:
             ArchiveUnavailable: The database cannot be used now.
@@ -191,7 +191,7 @@ class SqlArchive(SqlTurns, Archive):
 
         Raises:
             ArchiveUnavailable: The database cannot be used now.
-            ConfigurationError: They are of a newer release that this one cannot read.
+            ConfigurationError: They were written by a newer release, and this one cannot read them.
         """
         found = self._database.run(schema.current, writes=False)
         schema.check(found)
@@ -234,7 +234,7 @@ def _put(
 ) -> None:
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(conversations).values(values)
-    # Another process that stores the same copy is waited for here.
+    # Waits for another process that is storing the same copy.
     added = connection.execute(
         statement.on_conflict_do_nothing().returning(conversations.c.copy_id)
     ).scalar()

@@ -17,10 +17,10 @@ from agentapi.archive.tables import turns
 from agentapi.archive.turns import ArchivedTurn, FoundTurns, TurnArchive, TurnFilter
 
 _PIECE: Final = 500
-"""Turns that one statement names: SQLite and PostgreSQL bound the number of parameters."""
+"""Turns that one statement names: SQLite and PostgreSQL limit the number of parameters."""
 
 _DELETED: Final = 1000
-"""Copies that one transaction deletes."""
+"""Maximum copies that one transaction deletes."""
 
 _IDS: Final = ("conversation_id", "user_id", "tenant_id")
 _SHOWN: Final = ("agent", "kind", "worker", "parent_id")

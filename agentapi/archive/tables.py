@@ -1,6 +1,6 @@
 """The tables of the archive as this release uses them; docs/guides/archive.md describes them.
 
-`agentapi/archive/migrations` makes them. A test compares both.
+`agentapi/archive/migrations` creates them. A test compares both.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Moment(TypeDecorator[int]):
-    """Milliseconds since 1970, as a timestamp with time zone; in SQLite as text in UTC."""
+    """Milliseconds since 1970, stored as a timestamp with time zone; in SQLite as text in UTC."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: sa.Dialect) -> datetime | None:
-        """What is stored; a time that is too late for a database becomes the latest one."""
+        """The stored value. A time beyond the database's range becomes the latest possible time."""
         if value is None:
             return None
         try:
@@ -32,7 +32,7 @@ class Moment(TypeDecorator[int]):
             return _LATEST
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> int | None:
-        """What was stored; SQLite forgets the time zone."""
+        """The value as it was stored; SQLite loses the time zone."""
         if value is None:
             return None
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -55,13 +55,13 @@ class _Json(UserDefinedType[str]):
 
 
 JSON: Final = sa.Text().with_variant(_Json(), "postgresql")
-"""JSON as text: what is read is what was written, byte for byte."""
+"""JSON as text, so that reads return what was written, byte for byte."""
 
 ID: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-"""Text in the order of code points, as Python sorts it."""
+"""Text ordered by code point, as Python sorts it."""
 
 KEY: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""A number that the database makes."""
+"""A number that the database assigns."""
 
 metadata: Final = sa.MetaData()
 

@@ -1,7 +1,7 @@
-"""What an archive does with turns that have ended; see docs/guides/archive.md.
+"""The archive's protocol for ended turns; see docs/guides/archive.md.
 
-A turn whose record is in the archive has a place in a list in Redis, and its newest copy is its
-record. Any other copy means nothing, and whoever finds it deletes it.
+A turn whose record is in the archive has an entry in a list in Redis, and its newest copy is its
+record. All other copies are invalid, and a process that finds one deletes it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ class ArchivedTurn:
 
     Attributes:
         turn_id: Its id.
-        version: Names this copy; newer copies have larger numbers.
+        version: Identifies this copy; newer copies have larger numbers.
         conversation_id: The conversation that it belongs to.
-        user_id: The user that it belongs to; "" without one.
-        tenant_id: The tenant that it belongs to; "" without one.
+        user_id: The user that it belongs to; "" for none.
+        tenant_id: The tenant that it belongs to; "" for none.
         agent: The agent that it was enqueued for.
         kind: What kind of turn it is.
         status: How it ended.
-        attempt: How often it was claimed.
-        steps: Model responses and tool results.
+        attempt: How many times it was claimed.
+        steps: Number of model responses and tool results.
         worker: The worker that claimed it last.
         parent_id: The turn that waited for its reply.
-        cancel_requested: Whether somebody asked to cancel it.
+        cancel_requested: Whether its cancellation was requested.
         created: When it was accepted.
         started: When it was first claimed.
         ended: When it ended.
@@ -36,10 +36,10 @@ class ArchivedTurn:
         expires: When its retention ends.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
-        cached_tokens: How many of the read ones were cached.
-        cost: In the currency of the price table.
-        metadata: What its producer gave: JSON.
-        fields: Its record by the names in Redis, with its messages.
+        cached_tokens: How many of the input tokens were cached.
+        cost: Cost in the currency of the price table.
+        metadata: Its producer's metadata, as JSON.
+        fields: Its record by the field names in Redis, including its messages.
     """
 
     turn_id: str
@@ -112,19 +112,20 @@ class TurnArchive(Protocol):
     """The part of an archive that holds turns. Safe to share between threads; see `Archive`."""
 
     def put_turns(self, turns: Sequence[ArchivedTurn]) -> frozenset[tuple[str, int]]:
-        """Store copies, in one transaction. One with the same id and version is the same copy.
+        """Store copies in one transaction. A copy whose id and version exist already is not stored
+        again.
 
         Returns:
-            Id and version of those that are the newest copy of their turn.
+            Id and version of each copy that is the newest of its turn.
         """
         ...
 
     def turns_of(self, turn_ids: Sequence[str], *, whole: bool = True) -> Sequence[ArchivedTurn]:
-        """Read the newest copy of each turn that has one.
+        """Read the newest copy of each turn that has a copy.
 
         Args:
             turn_ids: At most a few thousand.
-            whole: Whether their fields are needed.
+            whole: Whether to read their fields too.
         """
         ...
 
@@ -153,18 +154,18 @@ class TurnArchive(Protocol):
             user_id: The user; "" for those without one, None for any.
             tenant_id: The tenant; "" for those without one, None for any.
             conversation_id: The conversation; None for any.
-            after: The id behind which to go on.
-            limit: How many at most.
+            after: The id after which to continue.
+            limit: Maximum number of turns.
         """
         ...
 
     def delete_turns(self, copies: Sequence[tuple[str, int]]) -> int:
-        """Delete copies, at most a few hundred, by id and version. Returns how many there were."""
+        """Delete copies, at most a few hundred, by id and version. Returns how many existed."""
         ...
 
     def delete_turns_of(self, *, user_id: str | None = None, tenant_id: str | None = None) -> int:
-        """Delete all copies of a user's or tenant's turns, in pieces; arguments as for
-        `turn_page`. Returns how many."""
+        """Delete all copies of a user's or tenant's turns in batches; arguments as for `turn_page`.
+        Returns the number of deleted copies."""
         ...
 
     def expired_turns(self, now: int, limit: int = 500) -> Sequence[tuple[str, int, int]]:

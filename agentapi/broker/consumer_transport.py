@@ -1,7 +1,7 @@
-"""kombu's Redis transport, changed to take several waiting messages at a time.
+"""kombu's Redis transport, changed to take several waiting messages at once.
 
-kombu asks for one message with each BRPOP, and runs its event loop once for each: under load that
-is a tenth of the cost of a turn.
+kombu takes one message with each BRPOP and runs its event loop once for each, which under load is a
+tenth of the cost of a turn.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import loads
 
 MAX_MORE_MESSAGES: Final = 16
-"""The most messages that are taken along with the first, if there is room for them."""
+"""Maximum messages taken together with the first one, if the worker has room for them."""
 
 WAITING: Final = 0.001
-"""Seconds; a BRPOP that is answered within them found a message waiting in the queue."""
+"""Seconds. A BRPOP that returns within this time found a message that was already in the queue."""
 
 
 def _decode(message: bytes) -> Any:
-    # kombu's own loader calls a function for each object, to restore special types.
+    # kombu's loader calls a function for each object to restore special types.
     return loads(message.decode()) if b"__type__" in message else orjson.loads(message)
 
 
 class Places(virtual.QoS):
-    """Lets a channel take no more messages than the worker can start.
+    """Limits a channel to as many messages as the worker can start.
 
     Celery counts unacknowledged messages, but a turn is acknowledged when it starts. Without this
-    limit a worker would take as many messages again as it runs, while other workers are idle.
+    limit a worker would take twice as many messages as it can run, while other workers are idle.
     """
 
     room: Callable[[], int] | None = None
-    """How many more messages the worker can start; set by its consumer."""
+    """How many more messages the worker can start. Its consumer sets this."""
 
     def can_consume(self) -> bool:
         """Whether the channel may take a message."""
@@ -50,7 +50,7 @@ class Places(virtual.QoS):
 
 
 class Channel(redis.Channel):
-    """When a message has waited in the queue, takes others that wait behind it.
+    """After a message that waited in the queue, also takes the messages waiting behind it.
 
     If the worker dies before it starts them, the sweep sends them again.
     """
@@ -65,7 +65,7 @@ class Channel(redis.Channel):
         super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         room = min(self.qos.can_consume_max_estimate(), MAX_MORE_MESSAGES)
         if waited and room > 0:
-            # The queue that the message came from is the last one of the cycle now.
+            # The queue of the message is now the last one of the cycle.
             queue = self._queue_cycle.items[-1]
             key = self._q_for_pri(queue, 0)  # type: ignore[no-untyped-call]
             for message in self.client.rpop(key, room) or ():

@@ -10,7 +10,7 @@ from agentapi.broker.wire import on_rabbitmq, queue_names
 from agentapi.settings import Settings
 
 _QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum"}
-"""The kind of queue that RabbitMQ keeps on several nodes."""
+"""The queue type that RabbitMQ replicates to several nodes."""
 
 
 def queue_arguments(settings: Settings) -> dict[str, Any] | None:

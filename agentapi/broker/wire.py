@@ -1,7 +1,7 @@
 """What producers and workers agree on: task name, queues, message, Celery's settings.
 
-It is plain data: both sides share it without importing each other, and `agentapi` does not import
-Celery.
+Everything here is plain data: both sides share it without importing each other, and `agentapi` does
+not import Celery.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ TASK_NAME: Final = "agentapi.turn"
 QUEUE_PREFIX: Final = "agentapi"
 
 LOW_PRIORITY: Final = 9
-"""Priority of turns that nobody waits for; workers take others first. On Redis 9 is the lowest."""
+"""Priority of turns that no client waits for; workers take others first. On Redis, 9 is the
+lowest."""
 
 
 def queue_names(queues: int) -> list[str]:
@@ -65,10 +66,10 @@ def transport_of(settings: Settings, module: str) -> str | None:
 def task_message(
     conversation_id: str, turn_id: str, agent: str, settings: Settings
 ) -> dict[str, Any]:
-    """Arguments of Celery's ``send_task`` for one turn: a wake-up that carries ids only.
+    """Arguments of Celery's ``send_task`` for one turn: a wake-up that contains only ids.
 
-    Flower shows the agent's name. Each wake-up has a task id of its own, because workers refuse an
-    id for hours after its task was revoked.
+    Flower shows the agent's name. Each wake-up has its own task id, because workers refuse an id
+    for hours after its task was revoked.
     """
     return {
         "name": TASK_NAME,
@@ -95,8 +96,8 @@ def task_message(
 def _priority(agent: str, settings: Settings) -> int:
     low = kind_of(agent) is TurnKind.COMPACTION
     if on_rabbitmq(settings):
-        # There the highest number is taken first. Quorum queues know two levels from version 4 on,
-        # and none before.
+        # RabbitMQ takes the highest number first. Its quorum queues have two levels since version
+        # 4, and none before.
         return 0 if low else LOW_PRIORITY
     return LOW_PRIORITY if low else 0
 
@@ -115,8 +116,8 @@ def turn_of_task(task_id: str) -> str:
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, the same for producers and workers.
 
-    A message is acknowledged when its task starts. The lease says who works on what, not the
-    broker, so that no visibility timeout or reconnect of the broker affects a long turn.
+    A message is acknowledged when its task starts. The lease, not the broker, decides which worker
+    runs a turn, so no visibility timeout or reconnect of the broker affects a long turn.
     """
     return {
         # kombu has no scheme of its own for sentinels with TLS.
@@ -135,15 +136,15 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_create_missing_queues": True,
         "task_default_queue": queue_names(1)[0],
-        # The sent event carries the task's name instead of the agent's. Flower shows whichever
-        # event comes last, this one or the worker's.
+        # The sent event carries the task's name instead of the agent's. Flower shows the event that
+        # arrives last, this one or the worker's.
         "task_send_sent_event": False,
         "task_always_eager": settings.eager,
         "task_eager_propagates": settings.eager,
         "worker_send_task_events": True,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,
-        # It concerns tasks that are acknowledged late, and there are none; unset, Celery warns.
+        # It applies to late acknowledgements, which are not used. If it is not set, Celery warns.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_concurrency": settings.concurrency,
         "worker_hijack_root_logger": False,
@@ -154,7 +155,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _tls(settings: Settings) -> dict[str, Any] | bool:
-    """Options for TLS. Without any, kombu and py-amqp would trust every certificate."""
+    """Options for TLS. Without them, kombu and py-amqp would trust any certificate."""
     if not is_encrypted(settings.broker_url):
         return False
     return redis_options(settings) if on_redis(settings) else rabbitmq_options(settings)
@@ -180,8 +181,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "health_check_interval": 5,
         # Lists of a lower number are read first.
         "priority_steps": [0, LOW_PRIORITY],
-        # The sweep sends a wake-up again that a worker took and did not start, sooner than kombu
-        # would restore it. Keeping a record of each costs more than a turn's own scripts.
+        # If a worker took a wake-up and did not start it, the sweep sends it again sooner than
+        # kombu would. A record of each message costs more than a turn's own scripts.
         "ack_emulation": False,
         "global_keyprefix": "agentapi:broker:",
     }

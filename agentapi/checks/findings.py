@@ -1,4 +1,4 @@
-"""What a check finds: how bad it is, and what to do."""
+"""The result of a check: how serious it is, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """How serious a finding is."""
 
     OK = "ok"
     WARN = "warn"
@@ -21,7 +21,7 @@ class Finding:
     """What a check found.
 
     Attributes:
-        level: How bad it is. `FAIL` means that turns wait or fail.
+        level: How serious it is. `FAIL` means that turns wait or fail.
         code: A stable name, ``subject.fault``, for scripts.
         message: What was found, without secrets.
         remedy: What to do; empty when there is nothing to do.
@@ -58,7 +58,7 @@ def ok(code: str, message: str) -> Finding:
 
 
 def warn(code: str, message: str, remedy: str) -> Finding:
-    """A fault that costs time, money or data, while turns still run."""
+    """A fault that costs time, money or data, but turns still run."""
     return Finding(level=Level.WARN, code=code, message=message, remedy=remedy)
 
 

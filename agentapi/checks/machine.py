@@ -1,4 +1,4 @@
-"""The memory of this process, and what its machine or container has left."""
+"""The memory of this process, and the free memory of its machine or container."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from agentapi.checks.findings import Finding, ok, warn
 from agentapi.checks.redis_server import megabytes
 
 LEAST_LEFT: Final = 0.1
-"""Part of the memory that should be left."""
+"""Share of the memory that should be free."""
 
 _PAGE: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryFacts:
-    """Memory in bytes; None where the system does not say.
+    """Memory in bytes; None if the system does not report it.
 
     Attributes:
-        used: By this process.
-        left: What processes here can still get.
-        limit: What they can get altogether.
+        used: Used by this process.
+        left: Still available to processes here.
+        limit: The total for all processes here.
     """
 
     used: int | None
@@ -35,7 +35,8 @@ class MemoryFacts:
 
 
 def memory(root: Path = Path("/")) -> MemoryFacts:
-    """Read the memory of this process and of its container, or else of its machine.
+    """Read the memory of this process and of its container, or of its machine if there is no
+    container.
 
     Args:
         root: Where `proc` and `sys` are.
@@ -44,7 +45,7 @@ def memory(root: Path = Path("/")) -> MemoryFacts:
     limit = _number(root / "sys/fs/cgroup/memory.max")
     taken = _number(root / "sys/fs/cgroup/memory.current")
     if limit is not None and taken is not None and (total is None or limit < total):
-        # The kernel takes back what the file cache uses.
+        # The kernel reclaims the file cache.
         taken -= _cached(root / "sys/fs/cgroup/memory.stat")
         return MemoryFacts(used=_resident(root), left=max(0, limit - taken), limit=limit)
     return MemoryFacts(used=_resident(root), left=available, limit=total)
@@ -54,13 +55,13 @@ def machine_finding(facts: MemoryFacts) -> Finding:
     """Is there memory left?"""
     used = "" if facts.used is None else f"the process uses {megabytes(facts.used)}; "
     if facts.left is None or not facts.limit:
-        return ok("memory.worker", f"{used}what is left is not known")
+        return ok("memory.worker", f"{used}the memory left is unknown")
     text = f"{used}{megabytes(facts.left)} of {megabytes(facts.limit)} are left"
     if facts.left >= LEAST_LEFT * facts.limit:
         return ok("memory.worker", text)
     return warn(
         "memory.worker_low",
-        f"{text}: the system may kill the process",
+        f"{text}: the operating system may kill the process",
         "Give the machine or container more memory, run fewer workers on it, or lower "
         "AGENTAPI_CONCURRENCY.",
     )

@@ -1,6 +1,6 @@
-"""Model providers: is there a key, does the server answer, and does it know the models?
+"""Checks of model providers: is there a key, does the server answer, and does it know the models?
 
-Nothing here spends tokens.
+The checks spend no tokens.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from agentapi.errors import (
 from agentapi.providers import CheckedProvider, Provider, providers
 
 LONGEST: Final = 5.0
-"""Seconds that a provider gets to answer."""
+"""Seconds that a provider has to answer."""
 
 REMEDIES: Final = {
-    "key": "Set the key where the workers start (environment or .env), and restart them.",
-    "unreachable": "Check the address (the variable ..._BASE_URL), the network and the server.",
+    "key": "Set the key in the workers' environment or .env file, and restart them.",
+    "unreachable": "Check the address (the variable ending in _BASE_URL), the network and the "
+    "server.",
     "model": "Correct the model in Agent(provider=..., model=...), or the base URL.",
-    "broken": "Look at the provider's code, or at the worker's log.",
+    "broken": "Check the provider's code, or the worker's log.",
 }
 
 
@@ -47,14 +48,14 @@ class ProviderFault:
 async def check_providers(
     agents: Iterable[AgentDefinition], longest: float = LONGEST
 ) -> dict[str, ProviderFault | None]:
-    """Check all providers of the agents side by side, on the running event loop.
+    """Check all providers of the agents in parallel, on the running event loop.
 
     Args:
         agents: The agents.
-        longest: Seconds that a provider gets to answer.
+        longest: Seconds that a provider has to answer.
 
     Returns:
-        For each provider what is wrong, or None.
+        The fault of each provider, or None.
     """
     models: dict[str, set[str | None]] = defaultdict(set)
     for agent in agents:
@@ -80,7 +81,7 @@ async def _check(name: str, models: set[str | None], longest: float) -> Provider
     except AgentAPIError as error:
         return ProviderFault(kind="broken", message=str(error))
     except Exception as error:
-        # Somebody else's provider; the text of its error may hold anything.
+        # A provider of a third party: the text of its error may contain anything.
         what = f"provider {name!r} cannot be used: {type(error).__name__}"
         return ProviderFault(kind="broken", message=what)
     return None
@@ -97,7 +98,7 @@ async def _ask(provider: Provider, models: set[str]) -> None:
 def provider_findings(
     agents: Iterable[AgentDefinition], faults: Mapping[str, ProviderFault | None]
 ) -> Iterator[Finding]:
-    """What the faults mean for the agents.
+    """Convert the faults to findings, with the agents that they affect.
 
     Args:
         agents: The agents that a worker serves.
@@ -114,7 +115,7 @@ def provider_findings(
             for agent in asking
             if all(faults.get(choice.provider) for choice in agent.choices)
         ]
-        # A server that lists no models, or other names for them, may work all the same.
+        # A server that lists no models, or lists them under other names, may still work.
         if fault.kind == "model" or not stuck:
             whose, found = [agent.name for agent in asking], warn
         else:

@@ -1,4 +1,4 @@
-"""The number of queues, which all processes must have the same."""
+"""Checks the number of queues, which must be the same for all processes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from agentapi.stores.answers import NEW_FLEET
 
 
 def disagreement(here: int, fleet: int) -> str:
-    """What to say when a process has another number of queues than the fleet.
+    """The error text for a process whose number of queues differs from the fleet's.
 
     Args:
         here: `AGENTAPI_QUEUES` of the process.
-        fleet: The number that the workers have.
+        fleet: The workers' number of queues.
     """
     return (
-        f"AGENTAPI_QUEUES is {here} here, and the workers have {fleet} queues: wake-ups would go "
-        f"to queues that nobody reads. {queues_remedy(fleet)}"
+        f"AGENTAPI_QUEUES is {here} here, but the workers have {fleet} queues: wake-ups would go "
+        f"to queues that no worker reads. {queues_remedy(fleet)}"
     )
 
 
 def queues_remedy(fleet: int) -> str:
-    """How to agree, and how to change the number without a turn that waits."""
+    """How to use the same number, and how to change it without delaying turns."""
     return (
-        f"Set AGENTAPI_QUEUES={fleet}. To change the number, stop all workers, wait "
-        f"{NEW_FLEET:g} s, and start them with the new one; a larger number goes to producers and "
-        "gateways after the workers, a smaller one before"
+        f"Set AGENTAPI_QUEUES={fleet}. To change the number, stop all workers, wait {NEW_FLEET:g} "
+        "s, and start them with the new number. Change producers and gateways after the workers to "
+        "increase it, before them to decrease it"
     )

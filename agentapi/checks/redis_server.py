@@ -1,4 +1,4 @@
-"""Redis: does it keep what is accepted, has it room, and do the clocks agree?"""
+"""Checks of Redis: does it persist accepted turns, does it have room, and do the clocks agree?"""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from agentapi.settings import Settings
 from agentapi.urls import without_password
 
 CLOCK_TOLERANCE: Final = 2.0
-"""Seconds by which two clocks may differ."""
+"""Seconds by which two clocks may differ before it is reported."""
 
 FULL: Final = 0.95
 NEARLY_FULL: Final = 0.8
-"""Parts of the memory in use."""
+"""Shares of the memory in use."""
 
 _SYNCHRONISE: Final = "Synchronise the clocks, for example with NTP."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RedisFacts:
-    """What Redis says about itself.
+    """What Redis reports about itself.
 
     Attributes:
         address: Its URL without the password.
         product: Redis or Valkey, with the version.
-        server: Identifies the server, whatever it is called from here.
+        server: Identifies the server independently of its address.
         ahead: Seconds by which this machine's clock is ahead of Redis's.
-        persistence: The section of INFO.
-        memory: The section of INFO.
+        persistence: The section "persistence" of INFO.
+        memory: The section "memory" of INFO.
         queues: The fleet's number of queues; None if no worker has started yet.
         protocol: The version of the turn protocol that the fleet writes, as it is stored; None if
             no worker has started yet.
@@ -54,7 +54,7 @@ class RedisFacts:
 
 
 def ask_redis(settings: Settings) -> RedisFacts:
-    """Ask Redis, over a connection of its own.
+    """Ask Redis over a separate connection.
 
     Raises:
         StoreUnavailable: Redis cannot be reached, or refuses the login.
@@ -74,7 +74,7 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
     server: Any = client.info("server")
     before = time.time()
     seconds, micros = client.time()
-    # Redis read its clock some time between the two.
+    # Redis read its clock at some time between the two.
     here = (before + time.time()) / 2
     queues = cast("bytes | None", client.hget(QUEUES_KEY, "queues"))
     protocol = cast("bytes | None", client.get(PROTOCOL_KEY))
@@ -98,14 +98,14 @@ def _ask(client: redis.Redis, settings: Settings) -> RedisFacts:
 
 
 def _need(memory: Mapping[str, Any]) -> tuple[bool, float]:
-    """How urgently a server needs memory."""
+    """How urgently a server needs more memory."""
     limit = int(memory.get("maxmemory", 0)) or int(memory.get("total_system_memory", 0)) or 1
     evicts = memory.get("maxmemory_policy") != "noeviction"
     return evicts, int(memory.get("used_memory", 0)) / limit
 
 
 def redis_findings(facts: RedisFacts) -> Iterator[Finding]:
-    """Everything about Redis."""
+    """All findings about Redis."""
     yield ok("redis.reachable", f"{facts.product} at {facts.address}")
     yield from protocol_findings(facts.protocol)
     yield persistence_finding(facts.persistence)
@@ -134,7 +134,7 @@ def persistence_finding(info: Mapping[str, Any]) -> Finding:
         return ok("persistence.on", "append-only file is on")
     return warn(
         "persistence.off",
-        "no append-only file: a restart of Redis loses accepted turns",
+        "there is no append-only file: accepted turns are lost when Redis restarts",
         "Set appendonly yes and appendfsync everysec (or always).",
     )
 
@@ -147,13 +147,13 @@ def eviction_finding(info: Mapping[str, Any]) -> Finding:
     found = warn if limit == 0 else fail
     return found(
         "eviction.on",
-        f"maxmemory-policy is {policy}: a full Redis deletes turns and histories",
+        f"maxmemory-policy is {policy}: Redis deletes turns and histories when it is full",
         "Set maxmemory-policy noeviction.",
     )
 
 
 def memory_finding(info: Mapping[str, Any]) -> Finding:
-    """Has Redis room for more turns?"""
+    """Does Redis have room for more turns?"""
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     what = "maxmemory" if limit else "the machine's memory"
     limit = limit or int(info.get("total_system_memory", 0))
@@ -166,9 +166,8 @@ def memory_finding(info: Mapping[str, Any]) -> Finding:
     found = warn if share < FULL else fail
     return found(
         "memory.redis_full",
-        f"{text}: when it is full, no turn is accepted",
-        "Give Redis more memory, or set AGENTAPI_MEMORY_TTL so that idle conversations are "
-        "deleted.",
+        f"{text}: when it is full, no turns are accepted",
+        "Give Redis more memory, or set AGENTAPI_MEMORY_TTL to delete idle conversations.",
     )
 
 
@@ -178,8 +177,8 @@ def clock_finding(ahead: float, whose: str = "this machine's clock") -> Finding:
         return ok("clock.agrees", f"{whose} is {abs(ahead) * 1000:.0f} ms off Redis's clock")
     return warn(
         "clock.off",
-        f"{whose} is {ahead:+.1f} s off Redis's clock, which turns use: the times in logs and in "
-        "Flower are wrong by as much",
+        f"{whose} is {ahead:+.1f} s off Redis's clock, which turns use: times in logs and in "
+        "Flower are off by the same amount",
         _SYNCHRONISE,
     )
 

@@ -1,4 +1,4 @@
-"""The next step after Redis, the broker or the archive could not be used."""
+"""What to do when Redis, the broker or the archive cannot be used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def server_remedy(error: BaseException, url: str, variable: str) -> str:
 
     Args:
         error: What was raised, with its causes.
-        url: The server's, with or without its password.
-        variable: The one that holds the URL.
+        url: The server's URL, with or without its password.
+        variable: The variable that holds the URL.
     """
     causes = list(causes_of(error))
     if isinstance(error, ConfigurationError):
@@ -30,24 +30,26 @@ def server_remedy(error: BaseException, url: str, variable: str) -> str:
     if login_refused(error):
         return f"Correct the user and password in {variable}, or that user's permissions."
     if virtual_host_refused(error):
-        return f"Make the virtual host and give the user permissions on it, or correct {variable}."
+        return (
+            f"Create the virtual host and give the user permissions on it, or correct {variable}."
+        )
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
         return "Wait until it has loaded its data."
     if isinstance(error, StoreFault):
-        return f"Allow the user of {variable} all commands, or correct {variable}."
+        return f"Allow the user in {variable} to run all commands, or correct {variable}."
     if (guess := tls_guess(error, url, variable)) is not None:
         return f"Start it, or {guess[1]}."
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"Correct the name of the host in {variable}, or this machine's DNS."
+        return f"Correct the host name in {variable}, or this machine's DNS."
     if any(isinstance(cause, TimeoutError) for cause in causes):
-        return f"Look whether it runs, and for a firewall in between; or correct {variable}."
+        return f"Check that it is running and that no firewall blocks it, or correct {variable}."
     return f"Start it, or correct {variable}."
 
 
 def setting_remedy(error: Exception) -> str:
-    """What to do about a setting that cannot be used, and that the error names."""
+    """What to do about the invalid setting that an error names."""
     named = re.search(r"AGENTAPI_[A-Z_]+", str(error))
-    return f"Correct {named[0]}." if named else "Do what the message says."
+    return f"Correct {named[0]}." if named else "Follow the message."
 
 
 _ARCHIVE: Final = (
@@ -57,17 +59,18 @@ _ARCHIVE: Final = (
     ("has no tables", "Run `agentapi archive migrate`."),
     (
         "unable to open database file",
-        "Make the folder, and let this user write to it; or correct AGENTAPI_ARCHIVE_URL.",
+        "Create the folder and let this user write to it, or correct AGENTAPI_ARCHIVE_URL.",
     ),
     ("readonly database", "Let this user write to the file and to its folder."),
     (
         "database is locked",
-        "End the program that keeps the file locked; for several machines use PostgreSQL.",
+        "Stop the program that holds the lock. To share an archive between machines, use "
+        "PostgreSQL.",
     ),
     ("disk is full", "Free space on its disk."),
     (
         "damaged",
-        "Restore the archive's backup, or name another file in AGENTAPI_ARCHIVE_URL.",
+        "Restore the archive from a backup, or name another file in AGENTAPI_ARCHIVE_URL.",
     ),
     (
         "refuses the user or password",
@@ -78,15 +81,18 @@ _ARCHIVE: Final = (
         "authentication failed",
         "Correct the user and password in AGENTAPI_ARCHIVE_URL.",
     ),
-    ("does not exist", "Create what the message names, or correct AGENTAPI_ARCHIVE_URL."),
+    (
+        "does not exist",
+        "Create the object that the message names, or correct AGENTAPI_ARCHIVE_URL.",
+    ),
     (
         "resolve host",
-        "Correct the name of the host in AGENTAPI_ARCHIVE_URL, or this machine's DNS.",
+        "Correct the host name in AGENTAPI_ARCHIVE_URL, or this machine's DNS.",
     ),
-    ("certificate", "Correct the options for TLS in AGENTAPI_ARCHIVE_URL, or the certificate."),
+    ("certificate", "Correct the TLS options in AGENTAPI_ARCHIVE_URL, or the certificate."),
     ("SSL", "Correct `sslmode` in AGENTAPI_ARCHIVE_URL, or TLS on the server."),
 )
-"""Parts of errors' texts, and what to do."""
+"""Parts of error texts, and what to do about each."""
 
 
 def archive_remedy(error: Exception) -> str:

@@ -1,8 +1,7 @@
-"""What a worker says about itself when `agentapi doctor` asks it.
+"""A worker's report about itself, for `agentapi doctor`.
 
-It crosses the broker as plain data, without secrets and without anything that users said. Workers
-of neighbouring releases answer too: fields that are missing have defaults, and unknown ones are
-ignored.
+It crosses the broker as plain data, without secrets and without users' text. Workers of other
+releases answer too: missing fields have defaults, and unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from agentapi.settings import Settings
 from agentapi.supervision import ServiceStatus
 
 COMMAND: Final = "examine"
-"""Name of the command that workers answer with a `WorkerReport`."""
+"""Name of the remote-control command that workers answer with a `WorkerReport`."""
 
 SHARED: Final = (
     *("queues", "lease_ttl", "heartbeat", "sweep_interval", "dispatch_grace", "max_attempts"),
@@ -29,18 +28,18 @@ SHARED: Final = (
     *("models", "prompt_timeout", "request_policy", "unstored_retention", "provider_patience"),
     *("list_limit", "ends_limit", "ends_retention"),
 )
-"""Settings that decide what happens to a turn, so that all workers should have the same."""
+"""Settings that decide what happens to a turn, so they should be the same on all workers."""
 
 
 def shared_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that all workers should have the same, as plain data."""
+    """The settings that should be the same for all workers, as plain data."""
     found = {name: getattr(settings, name) for name in SHARED if hasattr(settings, name)}
     return {name: to_jsonable_python(value) for name, value in found.items()}
 
 
 def archive_mark(settings: Settings) -> str:
-    """Tells archives apart without naming them: a hash of server and database, without user and
-    password; empty if there is no archive."""
+    """A hash of the archive's server and database, without user and password, which tells archives
+    apart without naming them. Empty without an archive."""
     if not settings.archive_url:
         return ""
     scheme, _, rest = settings.archive_url.partition("://")
@@ -54,7 +53,7 @@ class WorkerReport:
     """A worker's answer about itself.
 
     Attributes:
-        process: Identifies the process, whatever its name.
+        process: Identifies the process independently of its name.
         version: Its release.
         protocol: The version of the turn protocol that it writes.
         pool: The class of its pool.
@@ -64,11 +63,11 @@ class WorkerReport:
         services: Its background services.
         settings: See `shared_settings`.
         redis: The address of its Redis, without the password.
-        server: Identifies that Redis, whatever it is called from there; None until it is known.
-        archive: See `archive_mark`; None from a worker that does not say.
+        server: Identifies that Redis independently of its address; None until it is known.
+        archive: See `archive_mark`; None if the worker does not report it.
         ahead: Seconds by which its clock is ahead of Redis's; None until that is known.
         checks: How many rounds of checks it has completed.
-        checking: Whether it is in the middle of one.
+        checking: Whether a round is in progress.
         findings: What those checks found.
     """
 
@@ -95,7 +94,8 @@ class WorkerReport:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WorkerReport | None:
-        """Read an answer; None if it is not a report, as from a worker of an older release."""
+        """Read an answer; None if it is not a report, for example from a worker of an older
+        release."""
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         if "settings" not in known:
             return None

@@ -1,4 +1,4 @@
-"""Images and files of messages. Their bytes are stored beside the history, not in it."""
+"""Images and files of messages. Their bytes are stored separately from the history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]]
 
 
 def blobs_of(messages: Sequence[Message]) -> list[str]:
-    """Names of the bytes that the messages refer to, each once."""
+    """Names of the bytes that the messages refer to, without duplicates."""
     found = {
         attachment.blob: None
         for message in messages
@@ -37,7 +37,7 @@ async def no_blobs(names: Sequence[str]) -> Mapping[str, bytes]:
 
 
 def remembering(fetch: Fetch) -> Fetch:
-    """Cache what is fetched: a name always refers to the same bytes."""
+    """Cache fetched bytes: a name always refers to the same bytes."""
     found: dict[str, bytes] = {}
 
     async def fetch_missing(names: Sequence[str]) -> Mapping[str, bytes]:
@@ -65,7 +65,7 @@ def taken_by(
         AttachmentRefused: The provider does not accept an attachment of the message to answer.
     """
     users = [at for at, message in enumerate(messages) if isinstance(message, UserMessage)]
-    # A message about an invalid reply has no turn id: the message to answer is the one before.
+    # A message about an invalid reply has no turn id. The message to answer is the one before it.
     answered = max((at for at in users if messages[at].turn_id), default=max(users, default=None))
     made = list(messages)
     for at in users:
@@ -75,8 +75,8 @@ def taken_by(
         refused = [attachment for attachment in message.attachments if not takes(attachment)]
         if at == answered:
             raise AttachmentRefused(
-                f"{who} does not accept {_listed(refused)}: give the agent a provider that does, "
-                "pass bytes instead of a url, or send text instead"
+                f"{who} does not accept {_listed(refused)}: choose a provider that does, pass "
+                "bytes instead of a url, or send text instead"
             )
         made[at] = replace(
             message,
@@ -87,7 +87,7 @@ def taken_by(
 
 
 def _listed(attachments: Sequence[Attachment]) -> str:
-    """Kinds, not names: errors must not quote users."""
+    """Kinds instead of names: errors must not quote users."""
     return ", ".join(
         f"{attachment.kind} by {'url' if attachment.url else 'its bytes'}"
         for attachment in attachments

@@ -28,7 +28,7 @@ def clean_message(message: AssistantMessage) -> AssistantMessage:
     try:
         data = dict(plain(message.provider_data))
     except TooDeep:
-        # The provider copes without it, as with a message of another provider.
+        # The provider works without it, as with a message of another provider.
         data = {}
     return replace(
         message,

@@ -1,4 +1,4 @@
-"""Compaction: a summary of what no longer fits the window. The transcript stays whole."""
+"""Compaction: a summary of the messages that no longer fit the window. The transcript is kept."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from agentapi.errors import InvalidAgent, InvalidMessage
 from agentapi.ids import MAX_CONVERSATION_ID
 
 COMPACT: Final = "agentapi.compact"
-"""The agent name of turns that summarise; see `agentapi.turns.kinds`."""
+"""The agent name of summarising turns; see `agentapi.turns.kinds`."""
 
 BESIDE: Final = f"/{COMPACT}"
-"""Suffix of the conversation in which a summarising turn runs. No agent may have this name, so no
-other turn runs there."""
+"""Suffix of the id of the conversation in which a summarising turn runs. No agent can have this
+name, so no other turn runs there."""
 
 MOST_AT_ONCE: Final = 200
-"""Maximum messages in one model call; a long conversation takes several calls."""
+"""Maximum messages in one model call. A long conversation takes several calls."""
 
 LONGEST_PART: Final = 4000
-"""Characters of each message that the model reads."""
+"""Maximum characters of each message that the model reads."""
 
 FULL: Final = 0.75
-"""How much of the window may be used before a summary is due: it takes a while to be written."""
+"""Share of the window that may be used before a summary is due: writing it takes a while."""
 
 PROMPT: Final = (
-    "Summarise the conversation below for the assistant who will go on with it and see only your "
-    "summary of this part. Keep facts, names, numbers, decisions, promises and open questions. "
-    "Leave out pleasantries. Write plain text, no more than 300 words. Do not answer anything "
-    "that is asked in it."
+    "Summarise the conversation below for the assistant that will continue it and will see only "
+    "your summary of this part. Keep facts, names, numbers, decisions, promises and open "
+    "questions. Leave out pleasantries. Write plain text, no more than 300 words. Do not answer "
+    "any questions in it."
 )
 
 
@@ -43,12 +43,13 @@ class Compaction:
     """When and how an agent's conversations are summarised.
 
     Once more than `keep` + `after` messages are not in the summary, all but the newest `keep` are
-    summarised, in whole turns. If these fill the window, they are summarised earlier, and fewer are
-    kept: so the model sees each message or its summary.
+    summarised, in whole turns. If the messages fill the window before that, a summary is made
+    earlier and fewer are kept. So the model always sees each message or its summary.
 
     Attributes:
-        keep: Messages that are not summarised, at least 1; fewer if they fill half of the window.
-        after: How many further messages may gather first, at least 1.
+        keep: Number of messages that are not summarised, at least 1; fewer if they fill half of the
+            window.
+        after: How many further messages may accumulate first, at least 1.
         prompt: Instructions for the agent's own model.
     """
 
@@ -72,11 +73,11 @@ class Compaction:
         return total - covered > self.keep + self.after
 
     def newest(self, window: Window, messages: Sequence[Message], calibration: float) -> int:
-        """How many of the newest messages stay out of the summary: half of the window at most.
+        """How many of the newest messages stay out of the summary: at most half of the window.
 
         Args:
-            window: What a model call gets.
-            messages: Those that are not in the summary, oldest first.
+            window: How much history a model call gets.
+            messages: The messages that are not in the summary, oldest first.
             calibration: Tokens that the provider counts for one estimated token.
         """
         keep = self.keep
@@ -98,8 +99,8 @@ def is_crowded(window: Window, messages: Sequence[Message], calibration: float) 
     """Whether messages will soon fall out of the window.
 
     Args:
-        window: What a model call gets.
-        messages: Those that are not in the summary.
+        window: How much history a model call gets.
+        messages: The messages that are not in the summary.
         calibration: Tokens that the provider counts for one estimated token.
     """
     if window.messages is not None and len(messages) > window.messages:
@@ -111,14 +112,15 @@ def is_crowded(window: Window, messages: Sequence[Message], calibration: float) 
 
 def not_summarised(history: Sequence[Message], summary: Summary) -> Sequence[Message]:
     """The loaded history without the messages that the summary covers."""
-    # `covered` counts from the conversation's beginning, but only its newest messages were loaded.
+    # `covered` counts from the beginning of the conversation, but only its newest messages are
+    # loaded.
     first = summary.total - len(history)
     return history[max(0, summary.covered - first) :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """The summary of a conversation's beginning.
+    """The summary of the beginning of a conversation.
 
     Attributes:
         text: Empty if there is no summary.
@@ -138,8 +140,8 @@ class CompactionTask:
     Attributes:
         conversation_id: The conversation to summarise.
         agent: The agent whose model summarises.
-        generation: The history to summarise; a reset begins another.
-        keep: How many of the newest messages are left out; None for the agent's own number.
+        generation: The history to summarise; a reset starts a new one.
+        keep: How many of the newest messages to leave out; None for the agent's own number.
     """
 
     conversation_id: str
@@ -165,11 +167,11 @@ class CompactionTask:
 
         Args:
             conversation_id: The conversation in which the turn runs. It decides what may be
-                summarised; a message that disagrees is refused.
+                summarised; a message that contradicts it is refused.
             message: The turn's message.
 
         Raises:
-            InvalidMessage: `to_message` did not write this message for this conversation.
+            InvalidMessage: The message was not written by `to_message` for this conversation.
         """
         try:
             data = orjson.loads(message)
@@ -182,7 +184,9 @@ class CompactionTask:
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidMessage("the message is not a valid compaction task") from error
         if conversation_beside(task.conversation_id) != conversation_id:
-            raise InvalidMessage("the turn does not run beside the conversation that it names")
+            raise InvalidMessage(
+                "the turn's own conversation does not belong to the conversation that it names"
+            )
         return task
 
 
@@ -207,8 +211,8 @@ def transcript(summary: str, messages: Sequence[Message], longest: int = LONGEST
 
     Args:
         summary: The summary so far.
-        messages: What came after it.
-        longest: Characters of each message.
+        messages: The messages after it.
+        longest: Maximum characters of each message.
     """
     lines = [f"Summary of what came before:\n{summary}\n"] if summary else []
     lines += [_line(message, longest) for message in messages]
@@ -228,7 +232,7 @@ def _line(message: Message, longest: int) -> str:
 
 
 def with_summary(system_prompt: str, summary: str) -> str:
-    """The system prompt with the summary of what the model does not see."""
+    """The system prompt, with the summary of the messages that the model does not see."""
     if not summary:
         return system_prompt
     note = f"What was said earlier in this conversation, in short:\n{summary}"

@@ -1,4 +1,4 @@
-"""Why a model stopped, and what becomes of a reply that is not complete."""
+"""Why a model stopped, and what happens to an incomplete reply."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class FinishReason(StrEnum):
     STOP = "stop"
     """The response is complete."""
     TOOL_CALLS = "tool_calls"
-    """The response is complete, and calls tools."""
+    """The response is complete and calls tools."""
     LENGTH = "length"
-    """The response was cut off: at the limit of the request, of the model, or of its context."""
+    """The response was cut off at a limit: of the request, of the model, or of its context."""
     CONTENT_FILTER = "content_filter"
-    """The provider's filter ended or withheld the response."""
+    """The provider's content filter ended or withheld the response."""
     REFUSAL = "refusal"
     """The model refused to answer, and its text says so."""
 
@@ -25,25 +25,26 @@ class OnIncomplete(StrEnum):
     """What a turn does with a reply that the model did not complete."""
 
     ACCEPT = "accept"
-    """The turn completes with what there is; `TurnResult.finish_reason` says why it ended."""
+    """The turn completes with the incomplete reply; `TurnResult.finish_reason` says why it
+    ended."""
     CONTINUE = "continue"
-    """A reply that was cut off is continued by the model; others are accepted."""
+    """The model continues a reply that was cut off; other incomplete replies are accepted."""
     FAIL = "fail"
     """The turn fails with `IncompleteReply`."""
 
 
 COMPLETE: Final = frozenset({FinishReason.STOP, FinishReason.TOOL_CALLS})
-"""The reasons of a complete response."""
+"""Finish reasons of a complete response."""
 
 CUT: Final = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER})
-"""The reasons of a response of which a part is missing; a refusal is whole."""
+"""Finish reasons of a response with a missing part. A refusal is complete."""
 
 CONTINUE: Final = (
-    "Your last message was cut off. Continue it from exactly where it ends: begin with the next "
-    "character, also if that is a space, a line break, or in the middle of a word. Do not repeat "
-    "anything, and do not comment on this request."
+    "Your last message was cut off. Continue exactly where it ends: begin with the next character, "
+    "even if that is a space, a line break, or in the middle of a word. Do not repeat anything, "
+    "and do not comment on this request."
 )
-"""What the model is asked after a part of its reply. It is not kept in the history."""
+"""The prompt that asks the model to continue its reply. It is not kept in the history."""
 
 
 def finish_reason_of(value: object) -> FinishReason:

@@ -13,8 +13,8 @@ def joined(before: AssistantMessage, after: AssistantMessage) -> AssistantMessag
     """One message from the parts of a reply.
 
     Args:
-        before: What there is so far.
-        after: The next part. It says how the reply ended, and which tools it calls.
+        before: The parts so far, joined.
+        after: The next part. It determines how the reply ended and which tools it calls.
     """
     return replace(
         after,
@@ -24,9 +24,9 @@ def joined(before: AssistantMessage, after: AssistantMessage) -> AssistantMessag
 
 
 def _joined_data(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What providers get back verbatim: their lists, one after the other.
+    """The data that providers get back verbatim: their lists, concatenated.
 
-    A provider that made only one of the parts would get only that one back. Its data is left out,
+    A provider that made only one of the parts would get back only that part. Its data is left out,
     so that it gets the text instead.
     """
     return {

@@ -1,8 +1,8 @@
 """The provider-neutral message format of a conversation's history.
 
 Each message is one JSON object with a format version, so that later releases and every provider
-can read a history written today. A provider stores what it needs to get back (thought signatures,
-its own call ids) in `provider_data`, under its own name; nobody else reads that.
+can read a history written today. A provider stores the data that it needs back (thought signatures,
+its own call ids) in `provider_data` under its own name. No other code reads it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ToolCall:
         arguments: The arguments by parameter name.
         malformed: The raw text when the arguments are not a JSON object; `arguments` is then
             empty. None otherwise.
-        client: Whether the client makes the call, and not the agent.
+        client: Whether the client runs the call instead of the agent.
     """
 
     id: str
@@ -108,7 +108,7 @@ class AssistantMessage:
     role: Literal["assistant"] = field(default="assistant", init=False)
 
     def __post_init__(self) -> None:
-        # Derived, so that it need not be stored for complete responses.
+        # Derived, so that complete responses need not store it.
         if self.finish_reason in COMPLETE:
             reason = FinishReason.TOOL_CALLS if self.tool_calls else FinishReason.STOP
             object.__setattr__(self, "finish_reason", reason)
@@ -160,7 +160,7 @@ def to_dict(message: Message) -> dict[str, Any]:
 
 
 def attachment_to_dict(attachment: Attachment) -> dict[str, Any]:
-    """Convert an attachment to its stored form; fields that are not set are left out."""
+    """Convert an attachment to its stored form, without unset fields."""
     return {name: value for name, value in asdict(attachment).items() if value}
 
 
@@ -198,7 +198,7 @@ def from_dict(data: Mapping[str, Any]) -> Message:
     """Read a stored message.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or it is not a valid message.
+        UnreadableRecord: It was written by a newer release, or is not a valid message.
     """
     try:
         return _from_dict(data)
@@ -207,7 +207,7 @@ def from_dict(data: Mapping[str, Any]) -> Message:
 
 
 def _from_dict(data: Mapping[str, Any]) -> Message:
-    # A claim reads a window of these: checks in place, without a call for each field.
+    # A claim reads many messages, so the checks are inline, without a call for each field.
     if (version := data.get("v", FORMAT_VERSION)) != FORMAT_VERSION:
         check_version("a message", version, FORMAT_VERSION)
     role, content, turn_id = data["role"], data["content"], data.get("turn_id")
@@ -251,7 +251,7 @@ def loads(data: bytes | str) -> Message:
     """Read a message from JSON.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or it is not a valid message.
+        UnreadableRecord: It was written by a newer release, or is not a valid message.
     """
     try:
         return _from_dict(orjson.loads(data))

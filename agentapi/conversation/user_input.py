@@ -118,7 +118,7 @@ def content_of(message: object, max_bytes: int | None = None) -> Content:
     size = sum(map(len, blobs.values()))
     if max_bytes is not None and size > max_bytes:
         raise InvalidMessage(
-            f"images and files of the message have {size} bytes, the limit is {max_bytes} "
+            f"the images and files of the message have {size} bytes, the limit is {max_bytes} "
             "(AGENTAPI_MAX_ATTACHMENT_BYTES): shrink them, or pass a url"
         )
     text = "\n".join(texts)

@@ -18,7 +18,7 @@ class Window:
     """A limit on the history of a model call; the turn's own messages do not count.
 
     The newest turns that fit are included, each as a whole. The newest turn is included even if it
-    exceeds the limit on its own. Whatever the limit, a model gets no more than its context holds.
+    exceeds the limit alone. A model never gets more than its context holds.
 
     Attributes:
         messages: Maximum number of messages, at least 0; None for no limit.
@@ -64,7 +64,8 @@ DEFAULT_WINDOW: Final = Window(tokens=32_000)
 
 
 def as_window(value: int | Window | None) -> Window:
-    """Convert `Agent(window=...)`: a number counts messages, None is all that the model takes."""
+    """Convert `Agent(window=...)`: a number counts messages, None means as much as the model
+    accepts."""
     if isinstance(value, Window):
         return value
     return Window(messages=value)

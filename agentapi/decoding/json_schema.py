@@ -1,4 +1,4 @@
-"""Checks values against JSON schemas. Faults may be stored and logged, so they quote no value."""
+"""Checks values against JSON schemas. Faults may be stored and logged, so they quote no values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 CAREFUL: Final[dict[str, Any]] = {"offline": True, "validate_formats": False, "mask": "the value"}
-"""How validators of jsonschema-rs are made: they fetch nothing, and their errors quote nothing."""
+"""Options of jsonschema-rs validators: they fetch no references, and their errors quote no
+values."""
 
 
 class Fault(Protocol):
@@ -36,8 +37,8 @@ def faults_of(validator: Validator, value: Any, whole: str) -> Iterator[str]:
 
     Args:
         validator: Made with `CAREFUL`.
-        value: As it is in JSON: no tuples, for example.
-        whole: What the value is called.
+        value: A value of JSON types: no tuples, for example.
+        whole: The name of the whole value in faults.
     """
     for fault in validator.iter_errors(value):
         place = ".".join(map(str, fault.instance_path)) or whole

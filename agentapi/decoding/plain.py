@@ -1,7 +1,8 @@
 """Converts text and values from outside into JSON that can be stored.
 
 Models, tools, servers and hooks produce values that JSON in UTF-8 cannot express: lone surrogates,
-integers of any size, objects. They are replaced here, at the entrance, so that nothing later fails.
+integers of any size, objects. They are replaced here, at the boundary, so that later code cannot
+fail on them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import orjson
 from agentapi.errors import AgentAPIError
 
 DEEPEST: Final = 100
-"""Maximum nesting of values; orjson writes 254 levels, some of which are ours."""
+"""Maximum nesting of values. orjson writes 254 levels, and the runtime's own records use some of
+them."""
 
 _AROUND: Final = 16
-"""Levels of nesting around a value when it is stored."""
+"""Levels of nesting that a record adds around a stored value."""
 
 
 class TooDeep(AgentAPIError, ValueError):
@@ -67,7 +69,7 @@ class Pieces:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value to JSON that can be stored; unchanged if it is that already.
+    """Convert a value to JSON that can be stored. Valid values are returned unchanged.
 
     Raises:
         TooDeep: It is nested too deeply, or contains itself.
@@ -105,7 +107,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _as_float(value: int) -> float | None:
-    """What JSON readers make of an integer of more than 64 bits."""
+    """The float that JSON readers produce for an integer of more than 64 bits."""
     try:
         return float(value)
     except OverflowError:

@@ -1,7 +1,7 @@
 """Reads stored records of this release, of other releases, or of unknown origin.
 
 Releases read records that older and newer releases wrote. Unknown fields are ignored. A record in a
-newer format, or one that cannot be read, raises one clear error, whatever is wrong with it.
+newer format, or an unreadable one, always raises the same clear error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import (
 from agentapi.errors import UnreadableRecord
 
 PROTOCOL: Final = 1
-"""Version of the turn protocol: the format of turns, their steps and the data beside them."""
+"""Version of the turn protocol: the format of turns, their steps, and related records."""
 
 
 class _Record(Protocol):
@@ -88,7 +88,7 @@ def check_version(what: str, version: object, newest: int) -> None:
         newest: The newest version that this release reads.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or it has no version.
+        UnreadableRecord: It was written by a newer release, or has no version.
     """
     if isinstance(version, int) and version > newest:
         raise UnreadableRecord(
@@ -98,7 +98,7 @@ def check_version(what: str, version: object, newest: int) -> None:
         )
     if version != newest and version not in range(1, newest):
         raise UnreadableRecord(
-            f"{what} has a format version that is not a number above 0: no release wrote it"
+            f"{what} has a format version that is not a number above 0: no release has written it"
         )
 
 
@@ -110,12 +110,12 @@ def unreadable(what: str, error: Exception, *, remedy: str) -> UnreadableRecord:
     """Build the one clear error for a record that cannot be read.
 
     Args:
-        what: The record. Its content is never quoted: it may be users' words.
+        what: The record. Its content is never quoted: it may contain users' text.
         error: What went wrong.
-        remedy: What to do about a record that no release wrote.
+        remedy: What to do about a record that no release has written.
     """
     if isinstance(error, KeyError):
-        return UnreadableRecord(f"{what} has no {error}: {remedy}")
+        return UnreadableRecord(f"{what} lacks {error}: {remedy}")
     return UnreadableRecord(f"{what} is not valid ({type(error).__name__}): {remedy}")
 
 
@@ -124,7 +124,7 @@ def reading(what: str, *, remedy: str) -> AbstractContextManager[None]:
 
     Args:
         what: The record.
-        remedy: What to do about a record that no release wrote.
+        remedy: What to do about a record that no release has written.
 
     Raises:
         UnreadableRecord: The record cannot be read.
@@ -133,7 +133,7 @@ def reading(what: str, *, remedy: str) -> AbstractContextManager[None]:
 
 
 class _Reading(AbstractContextManager[None]):
-    """Not a generator, which would cost several times as much: a claim reads many records."""
+    """Not a generator, which would be several times slower: a claim reads many records."""
 
     __slots__ = ("_remedy", "_what")
 

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in words for the person who set it."""
+"""Error texts about invalid settings, for the person who set them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "less_than_equal": "{le} or less",
     "literal_error": "{expected}",
 }
-"""What pydantic's errors of these types expect. Their values are numbers and words that hold no
-secrets; values of others, such as URLs, are not shown."""
+"""What a setting must be, by the type of pydantic's error. Values of these types are numbers and
+words without secrets; other values, such as URLs, are never shown."""
 
 _OWN: Final = "Value error, "
-"""What pydantic puts before the text of our own errors."""
+"""The prefix that pydantic adds to the text of our own errors."""
 
 
 def setting_fault(problem: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def setting_fault(problem: Mapping[str, Any]) -> str:
     Args:
         problem: One of `ValidationError.errors()`.
     """
-    # Parts of a larger value, such as of a table of prices, are named.
+    # Parts of a larger value, such as a table of prices, are named.
     place = "".join(f" [{part}]" for part in problem["loc"][1:])
     expected = _EXPECTED.get(problem["type"])
     if expected is None:
@@ -48,5 +48,5 @@ def setting_fault(problem: Mapping[str, Any]) -> str:
 
 
 def _plain(bound: Any) -> Any:
-    """A bound without the fraction that pydantic gives to whole numbers."""
+    """A bound as text, without the fraction that pydantic adds to whole numbers."""
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

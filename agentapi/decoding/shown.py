@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 LONGEST: Final = 200
-"""Maximum characters; the beginning of a value is enough."""
+"""Maximum characters of a value in an error message."""
 
 
 def shown(value: object) -> str:

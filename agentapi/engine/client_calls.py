@@ -1,4 +1,4 @@
-"""Client tools in the agent loop: what the model is offered, and which calls are the client's."""
+"""Client tools in the agent loop: what the model is offered, and which calls the client runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentapi.turns.client_tools import NOT_IN_TIME, ClientTools, LastWord, Tool
 
 
 def offered(request: ModelRequest, client: ClientTools, progress: TurnProgress) -> ModelRequest:
-    """The request with the client's tools behind the agent's own.
+    """The request with the client's tools after the agent's own.
 
     Raises:
         ClientToolRefused: A client tool has the name of one of the agent's own tools.
@@ -56,18 +56,17 @@ def check_names(client: ClientTools, own: Sequence[str]) -> None:
     """
     if taken := sorted(client.names.intersection(own)):
         raise ClientToolRefused(
-            f"the agent has a tool of its own that is named {taken[0]!r}: give the client's "
-            "function another name"
+            f"the agent has its own tool named {taken[0]!r}: rename the client tool"
         )
 
 
 def is_last_word(client: ClientTools | None, calls: Sequence[ToolCall], book: CallBook) -> bool:
-    """Whether the turn completes with open calls instead of waiting for them, or going on.
+    """Whether the turn completes with open calls, instead of waiting for them or continuing.
 
     Args:
         client: The client's tools, if the turn has any.
         calls: The open calls of the latest response.
-        book: What has become of calls that waited.
+        book: The outcomes of calls that waited.
     """
     if (
         client is None
@@ -85,10 +84,10 @@ def is_last_word(client: ClientTools | None, calls: Sequence[ToolCall], book: Ca
 
 
 def marked(message: AssistantMessage, client: ClientTools, own: Toolbox) -> AssistantMessage:
-    """The response with its calls of client tools marked as such."""
+    """The response, with calls of client tools marked as such."""
     calls = message.tool_calls
     if len(calls) > 1 and not client.parallel:
-        # The provider does not know the option. What it wants back describes all calls.
+        # The provider does not know the option. Its `provider_data` describes all calls.
         calls = calls[:1]
         message = replace(message, provider_data={})
     names = client.names

@@ -1,4 +1,4 @@
-"""What becomes of a reply that the model did not complete."""
+"""What happens to a reply that the model did not complete."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from agentapi.errors import IncompleteReply
 from agentapi.turns.steps import ModelStep
 
 CUT_OUTPUT: Final = (
-    "Your reply was cut off because it was too long, so it is not complete JSON. Reply again, with "
-    "shorter values, with the JSON only."
+    "Your reply was cut off because it was too long, so it is not complete JSON. Reply again with "
+    "shorter values, and with the JSON only."
 )
-"""What the model is told about structured output that was cut off."""
+"""The feedback to the model about structured output that was cut off."""
 
 _WHY: Final = {
-    FinishReason.LENGTH: "was cut off at a limit of its length: allow more output tokens in "
-    "Agent(options=...), or let the model go on with on_incomplete='continue'",
+    FinishReason.LENGTH: "was cut off because it was too long: allow more output tokens in "
+    "Agent(options=...), or let the model continue with on_incomplete='continue'",
     FinishReason.CONTENT_FILTER: "was ended by the provider's content filter",
     FinishReason.REFUSAL: "is a refusal to answer",
 }
@@ -39,7 +39,7 @@ def goes_on(agent: AgentDefinition, progress: TurnProgress) -> bool:
         and not step.message.tool_calls
         and progress.continuations < agent.max_continuations
         and progress.model_calls < agent.max_steps
-        # A part without text, such as one that the model spent on reasoning, would only come again.
+        # A part without text, for example one spent entirely on reasoning, would only repeat.
         and len(step.message.content) > len(progress.text_before(step))
     )
 
@@ -53,7 +53,7 @@ def check_complete(agent: AgentDefinition, reply: AssistantMessage, *, structure
         structured: Whether the reply must be JSON.
 
     Raises:
-        IncompleteReply: The agent does not accept it, or it is not the whole of the JSON.
+        IncompleteReply: The agent does not accept it, or the JSON is incomplete.
     """
     reason = reply.finish_reason
     if reason in COMPLETE:

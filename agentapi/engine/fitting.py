@@ -1,7 +1,7 @@
-"""Fits requests to what models accept, and learns it where the table of models is wrong.
+"""Fits requests to what models accept, and learns the limit if the table of models is wrong.
 
 A request that is too long loses its oldest turns, then the ends of its longest tool results. A
-conversation remembers what it has learned, so that only one call of it fails.
+conversation remembers the learned limit, so only one of its calls fails.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from agentapi.turns.model_size import ModelSize
 log = logging.getLogger("agentapi.provider")
 
 MARGIN: Final = 0.95
-"""How much of a known size is used: tokens are estimated."""
+"""Share of a known context size that is used: token counts are estimates."""
 
 ATTACHED: Final = 1_500
-"""Estimated tokens of an image or a file; providers count between a hundred and thousands."""
+"""Estimated tokens of an image or a file. Providers count between a hundred and several
+thousand."""
 
 SHORTEST_RESULT: Final = 400
-"""Characters that are left of each tool result at least."""
+"""Minimum characters that are kept of each tool result."""
 
 _NOTE: Final = 90
-"""Characters of the note at the end of a tool result that was shortened."""
+"""Length of the note at the end of a shortened tool result, in characters."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,8 +45,8 @@ class Contexts:
     Attributes:
         sizes: The user's table of models.
         calibration: Tokens that the provider counts for one estimated token.
-        learned: What the conversation has learned before, by ``provider:model``.
-        news: What it has learned in this turn.
+        learned: What the conversation learned before, by ``provider:model``.
+        news: What it learned in this turn.
     """
 
     sizes: Mapping[str, ModelSize] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Contexts:
     news: dict[str, int] = field(default_factory=dict)
 
     def fitting(self, provider: str, request: ModelRequest) -> Fitting:
-        """One call of a model, with the request as the model accepts it, as far as is known."""
+        """Fit the request of one model call to what the model is known to accept."""
         name = f"{provider}:{request.model}"
         known = self.news.get(name) or self.learned.get(name)
         room = size_of(provider, request.model, self.sizes).room(reply_bound(request)) * MARGIN
@@ -67,7 +68,7 @@ class Fitting:
 
     Attributes:
         request: The request to send next.
-        estimate: Its estimated tokens, without calibration.
+        estimate: Estimated tokens of `request`, without calibration.
     """
 
     def __init__(self, *, contexts: Contexts, name: str, wanted: ModelRequest, room: float) -> None:
@@ -77,7 +78,7 @@ class Fitting:
             contexts: Learns how long a request may be.
             name: The model, as ``provider:model``.
             wanted: The whole request.
-            room: How long it may be, in tokens of the provider.
+            room: Maximum length, in the provider's tokens.
         """
         self._contexts = contexts
         self._name = name
@@ -88,7 +89,7 @@ class Fitting:
         self.request, self.estimate = fit(wanted, room / contexts.calibration)
 
     def shorten(self, error: ContextTooLong) -> bool:
-        """Shorten the request; returns False if nothing more may be left out.
+        """Shorten the request; returns False if nothing more can be left out.
 
         Args:
             error: What the provider said about it.
@@ -97,10 +98,10 @@ class Fitting:
         size = before * calibration
         self._room = _room(size, error)
         if self._failures:
-            # Its counts did not help, so they are not what they seem.
+            # Its counts did not help, so they cannot be trusted.
             self._room = min(self._room, size / 2)
         self._failures += 1
-        # With images and files our own count is too rough to be remembered.
+        # With images and files our own count is too inaccurate to be remembered.
         self._of_model = self._of_model and error.of_model and not _attached(self.request.messages)
         self.request, self.estimate = fit(self._wanted, self._room / calibration)
         if self.estimate >= before:
@@ -112,12 +113,12 @@ class Fitting:
         """Remember how long a request may be, if this one had to be shortened.
 
         Args:
-            counted: Its tokens by the provider's count; 0 if it did not count.
+            counted: The provider's count of its tokens; 0 without a count.
         """
         if not self._failures or not self._of_model:
             return
         contexts = self._contexts
-        # At least as long as the one that was answered.
+        # At least as long as the answered request.
         room = max(self._room / contexts.calibration, self.estimate)
         contexts.calibration = calibrated(counted, self.estimate) or contexts.calibration
         contexts.news[self._name] = round(room * contexts.calibration)
@@ -126,7 +127,7 @@ class Fitting:
 def window_of(
     agent: AgentDefinition, sizes: Mapping[str, ModelSize], learned: Mapping[str, int]
 ) -> Window:
-    """The agent's window, as far as its models' contexts allow.
+    """The agent's window, limited to what its models' contexts allow.
 
     Args:
         agent: The agent.
@@ -148,11 +149,11 @@ def window_of(
 
 
 def _room(size: float, error: ContextTooLong) -> float:
-    """How long the next request may be, in our own count.
+    """Maximum length of the next request, by our own count.
 
     Args:
-        size: The request that was too long, in our count.
-        error: What the provider said of its own count.
+        size: Length of the request that was too long, by our count.
+        error: The error, perhaps with the provider's own count.
     """
     room = size / 2
     if error.limit and error.counted and error.limit < error.counted:
@@ -174,11 +175,11 @@ def _attached(messages: Sequence[Message]) -> int:
 
 
 def fit(request: ModelRequest, room: float) -> tuple[ModelRequest, int]:
-    """Leave out what does not fit: first the oldest turns, then the ends of tool results.
+    """Shorten the request to fit: leave out the oldest turns first, then the ends of tool results.
 
     Args:
-        request: The request; its first `history` messages are of earlier turns.
-        room: Estimated tokens for all of it.
+        request: The request; its first `history` messages belong to earlier turns.
+        room: Estimated tokens for the whole request.
 
     Returns:
         The request, and its estimated tokens.

@@ -1,4 +1,4 @@
-"""A turn in the caller's own process, as `Agent.run` runs it: without a worker or a journal."""
+"""A turn in the caller's own process, run by `Agent.run` without a worker or a journal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 _NOTHING = Spent()
 
 Remembered: TypeAlias = dict[str, list[Message]]
-"""Messages of conversations with agents that remember, by conversation id."""
+"""Messages of conversations with agents that have a memory, by conversation id."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InProcessTurn:
-    """A turn of `Agent.run`, with the turns that it delegates.
+    """A turn of `Agent.run`, with the turns that it delegates to others.
 
     Attributes:
         agent: The agent that is asked.
@@ -62,12 +62,12 @@ class InProcessTurn:
         history: The conversation before it.
         context: For prompts, tools and hooks, with the context as it is stored.
         settings: Limits and retries.
-        remembered: Conversations with agents that remember; grows.
-        log: Hears of each step.
-        stream: Whether the log gets the pieces of the text.
-        budget: What the turn may spend besides its agent's own limits.
+        remembered: Conversations with agents that have a memory; entries are added to it.
+        log: Receives each step.
+        stream: Whether the log receives pieces of the text.
+        budget: What the turn may spend, in addition to its agent's own limits.
         spent_before: What its conversation had spent before.
-        depth: How many turns are above it.
+        depth: Number of turns above it.
         contexts: What the conversation has learned of its models' contexts.
     """
 
@@ -85,10 +85,10 @@ class InProcessTurn:
     contexts: Contexts = field(default_factory=Contexts)
 
     async def run(self) -> Answer:
-        """Run the turn until it ends; the turns that it delegates run side by side.
+        """Run the turn until it ends. The turns that it delegates run in parallel.
 
         Raises:
-            ApprovalRequired: A call needs a person's approval, and nobody can be asked.
+            ApprovalRequired: A call needs a person's approval, which cannot be requested here.
             AgentAPIError: As `TurnRun.run`.
         """
         progress = TurnProgress(
@@ -142,16 +142,16 @@ class InProcessTurn:
         return {**own, **(await self.history.blobs(older) if older else {})}
 
     async def _ask(self, suspension: Suspension) -> CallBook:
-        """Run the child turns: side by side, but those of one conversation in order."""
+        """Run the child turns in parallel, but turns of one conversation in order."""
         held = suspension.held
-        # Without a store nobody could decide later, so the turn cannot wait.
+        # Without a store, a decision could not be recorded later, so the turn cannot wait.
         if held.questions:
             tools = ", ".join(sorted({question.tool for question in held.questions}))
             raise ApprovalRequired(
-                f"tool {tools} requires approval, and Agent.run() has nobody to ask: run the turn "
-                "through an Orchestrator (eager mode too), whose TurnHandle.approve() answers"
+                f"tool {tools} requires approval, which Agent.run() cannot request: run the turn "
+                "through an Orchestrator (in eager mode too) and decide with TurnHandle.approve()"
             )
-        # Turns of one conversation never run side by side, as in workers (promise 1).
+        # Turns of one conversation never run in parallel, as in workers (promise 1).
         by_conversation: dict[str, list[ChildTurn]] = {}
         by_call: dict[str, list[ChildTurn]] = {}
         for child in held.children:
@@ -170,13 +170,13 @@ class InProcessTurn:
         try:
             if not isinstance(agent, AgentDefinition):
                 raise UnknownAgent(
-                    f"agent {child.agent!r} is known by name only: without workers, delegate to "
-                    "the Agent itself"
+                    f"agent {child.agent!r} is known only by name: without workers, delegate to "
+                    "the Agent object"
                 )
             async with asyncio.timeout(child.timeout):
                 answer = await self._child(child, agent).run()
         except ApprovalRequired:
-            # Not the child's failure: the whole turn cannot go on here.
+            # Not a failure of the child: the whole turn cannot continue here.
             raise
         except TimeoutError:
             return _failed(child, DeadlineExceeded.code, f"no reply in {child.timeout:g} s")
@@ -184,7 +184,7 @@ class InProcessTurn:
             return _failed(child, failure.code, str(failure))
         result = answer.result
         if child.lasting:
-            # Only after it completed: a failed turn leaves nothing half-said behind (promise 4).
+            # Only after it completes: a failed turn leaves nothing behind (promise 4).
             self.remembered.setdefault(child.conversation_id, []).extend(result.messages)
         return ChildReply(
             turn_id=child.turn_id,
@@ -243,7 +243,7 @@ def _last(
 
 
 async def _all_or_none(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all side by side. If one fails, end the others before its error is raised."""
+    """Run all in parallel. If one fails, cancel the others before its error is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

@@ -1,8 +1,8 @@
-"""The agent loop: model response, tool calls side by side, model response, until a reply.
+"""The agent loop: model response, parallel tool calls, model response, until a reply.
 
-It knows neither Redis nor Celery. Steps that were recorded before, by this process or by one that
-died, come in as progress, and the loop continues after the last of them. What happens goes out
-through a `TurnLog` before the next step begins.
+It knows neither Redis nor Celery. Steps that were already recorded, by this process or by one that
+died, are passed in as progress, and the loop continues after the last of them. Each step is written
+to a `TurnLog` before the next one begins.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class History:
     """The conversation before a turn.
 
     Attributes:
-        messages: What came before; the agent's window is applied to it.
-        summary: A summary of what came before these messages.
+        messages: The earlier messages, to which the agent's window is applied.
+        summary: A summary of what precedes these messages.
         calibration: The provider's count of tokens divided by our estimate.
         blobs: Fetches the bytes of attachments by their names.
     """
@@ -79,23 +79,23 @@ class TurnRun:
     Attributes:
         agent: The agent that the turn begins with.
         history: The conversation before the turn.
-        progress: What is done already. Gets every further step.
+        progress: The steps so far. Every further step is added to it.
         context: For prompts, tools and hooks, with the context as it is stored.
-        log: Hears of each step before the next begins. The last response is not recorded: it is in
-            the result, which the caller commits.
-        connect: Returns the client of an agent's provider, of the running event loop.
-        stream: Whether the log gets the pieces of the text.
-        retry: What to do about model calls that fail with errors worth a retry. Failures of
-            earlier attempts count for the first call only.
+        log: Receives each step before the next one begins. The last response is not recorded: it is
+            part of the result, which the caller commits.
+        connect: Returns the running event loop's client of an agent's provider.
+        stream: Whether the log receives pieces of the text.
+        retry: How to retry failed model calls. Failures of earlier attempts count for the first
+            call only.
         book: What has become of calls that waited.
-        rules: How far the turn may go.
+        rules: Limits of the turn.
         agents: Agents that the turn may be handed over to, by name.
         client: The client's tools, if the turn has any.
-        requested: What the turn's request decides.
+        requested: The options that the turn's request sets.
         interrupted: Whether an earlier attempt may have ended in the middle of its calls. An
-            attempt that parked has not: it parks before it makes calls, or when they are done.
-        adopt: Takes the agents to which tools of a function hand over; without it they must be
-            among `agents` already.
+            attempt that parked has not: it parks before it makes calls, or after they are done.
+        adopt: Receives agents that tools of a tools function hand over to. Without it, they must
+            already be among `agents`.
     """
 
     agent: AgentDefinition
@@ -138,17 +138,17 @@ class TurnRun:
             MaxStepsExceeded: The model wants more calls than `agent.max_steps`.
             BudgetExceeded: The turn or its conversation has spent its budget.
             TurnVetoed: A hook ended the turn.
-            HookFailed: A hook has a fault.
+            HookFailed: A hook failed.
             PromptFailed: A function given as `system_prompt` failed.
             ToolsFailed: A function given as `tools` failed.
-            InvalidContext: The turn was handed over to an agent that wants another context.
+            InvalidContext: The turn was handed over to an agent with a different context type.
             InvalidOutput: Too many replies were not valid structured output.
             ClientToolRefused: A client tool has the name of one of the agent's own tools.
-            IncompleteReply: The model did not complete its reply, and the agent insists.
+            IncompleteReply: The model did not complete its reply, and the agent requires that.
             ProviderError: The provider refused, or failed more often than `retry` allows.
-            TurnParked: The provider is to be tried again later than `retry` waits.
+            TurnParked: The next attempt is later than `retry` waits.
             UnknownAgent: The turn was handed over to an agent that is not known here.
-            LeaseLost: From the log.
+            LeaseLost: Raised by the log.
         """
         hooks, context = self.agent.hooks, self._offers[self.agent.name].context
         await self._announce_start()
@@ -167,7 +167,8 @@ class TurnRun:
         return outcome
 
     async def _announce_start(self) -> None:
-        """Let hooks change the message, once: an attempt runs again after calls that waited."""
+        """Let hooks change the message once: an attempt that continues after waiting calls runs
+        this again."""
         progress = self.progress
         if progress.announced:
             return
@@ -179,9 +180,10 @@ class TurnRun:
         progress.announced = True
 
     async def _steps(self) -> TurnResult | Suspension:
-        """Alternate between tool calls and model calls, beginning with what is open."""
+        """Alternate between tool calls and model calls, beginning with open calls."""
         progress = self.progress
-        # Open calls belong to the agent that made them, even if the turn was handed over since.
+        # Open calls belong to the agent that made them, even if the turn has been handed over
+        # since.
         self._hand_over(progress.responder if progress.open_calls() else progress.handed_to)
         resumed = self.interrupted
         while True:
@@ -194,34 +196,34 @@ class TurnRun:
                 if suspension is not None:
                     return suspension
                 self._hand_over(progress.handed_to)
-            # An earlier attempt may have begun the calls that were open first, and no others.
+            # An earlier attempt may have begun only the calls that were open at the start.
             resumed = False
             response = progress.last_response
             if response is not None and not response.tool_calls and not self._goes_on():
                 return self._result(response)
-            # Checked before the call. Nobody knows its cost yet, so the last call may exceed a
+            # Checked before the call, whose cost is not known yet, so the last call may exceed a
             # budget.
             self._check_limits()
             if response is None or response.tool_calls:
-                # A reply that goes on is finished first.
+                # A reply that is being continued is finished first.
                 await self.log.joined(progress.steps)
             try:
                 await self._call_model()
             except ContextTooLong:
                 if response is None or response.tool_calls:
                     raise
-                # The reply filled the context: the turn keeps what there is of it.
+                # The reply filled the context: the turn keeps the part that exists.
                 return self._result(response)
 
     def _hand_over(self, name: str | None) -> None:
-        """Continue with the agent of that name, if it is another one."""
+        """Continue with the agent of that name, if it is not the current one."""
         if name is None or name == self._active.name:
             return
         agent = self.agents.get(name) or self._active.handoff_to(name)
         if agent is None:
             raise UnknownAgent(
                 f"the turn was handed over to agent {name!r}, which is not known here: add its "
-                "module to AGENTAPI_AGENTS, on every worker"
+                "module to AGENTAPI_AGENTS on every worker"
             )
         self._activate(agent)
 
@@ -235,8 +237,8 @@ class TurnRun:
                 context=seen_by(agent, self.context),
                 rules=self.rules,
                 begun=begun,
-                # Not a method of this run: a run that refers to itself would be freed only by
-                # the garbage collector, with all that it holds.
+                # Not a method of this run: a run that refers to itself would be freed only by the
+                # garbage collector, with everything that it holds.
                 met=self.adopt or partial(_refuse_unknown, self.agents, agent.name),
             )
         self._offer = self._offers[agent.name]
@@ -287,8 +289,8 @@ class TurnRun:
         return replace(self.progress.result(), agent=agent.name, output=output)
 
     def _goes_on(self, step: ModelStep | None = None) -> bool:
-        """Whether the model continues its reply: the latest step's, or that of a new step."""
-        # A request that bounds its reply itself wants no more than that.
+        """Whether the model continues its reply: the reply of the latest step, or of a new step."""
+        # A request that limits its reply itself asks for no more.
         bounded = self._offer.request.sampling.max_output_tokens is not None
         if bounded or self._active.on_incomplete is not OnIncomplete.CONTINUE:
             return False
@@ -298,7 +300,7 @@ class TurnRun:
         if not goes_on(self._active, progress):
             return False
         try:
-            # The reply stands as it is if the turn may not spend more.
+            # If the turn may not spend more, the reply stays as it is.
             self._check_limits(progress)
         except BudgetExceeded:
             return False
@@ -334,7 +336,7 @@ class TurnRun:
             calls_shown=self.client.names if self.client else frozenset(),
         )
         seconds = time.perf_counter() - began
-        # The failures of an earlier attempt belonged to the call that has just succeeded.
+        # The earlier attempt's failures belonged to the call that has just succeeded.
         if self.retry.failures or self.retry.failing_for:
             self.retry = replace(self.retry, failures=0, failing_for=0.0)
         message = replace(
@@ -350,14 +352,14 @@ class TurnRun:
         # version.
         message = await agent.hooks.on_step(self._offer.context, message)
         if message.finish_reason is not answer.finish:
-            # A hook that made a message of its own.
+            # The hook created a new message.
             message = replace(message, finish_reason=answer.finish)
         if agent.window.tokens is not None:
             progress.calibration = call.calibration(answer)
         usage = priced(answer.usage, answer.model, self.rules.prices)
         count_cost(answer.model, usage.cost)
         before = progress.last_response
-        # The steps before this one are done: an answer to a reply continues that reply.
+        # The steps before this one are complete: a response to a reply continues that reply.
         continued = before is not None and not before.tool_calls
         if before is not None and continued:
             message = joined(before, message)
@@ -367,7 +369,7 @@ class TurnRun:
         await self._take(self._offer.sign(step, progress.steps, self.agent.name), more=more)
 
     async def _take(self, step: ModelStep, *, more: bool) -> None:
-        """Record a response that is not the reply, and count those that were not valid."""
+        """Record a response that is not the final reply, and count invalid ones."""
         agent, message = self._active, step.message
         valid = step.rejected is None
         structured = self._offer.request.reply is not None
@@ -376,10 +378,10 @@ class TurnRun:
                 await self.log.delta(message.content, refusal=True)
             else:
                 await self.log.delta(message.content)
-        # Recorded before the next step begins, since a recorded step never runs again (promise 6).
-        # A valid reply is not: the commit that follows stores it, and one round trip is saved. A
-        # rejected one is, so that another attempt does not get all its retries back; and the part
-        # of a reply that goes on.
+        # Recorded before the next step begins, because a recorded step never runs again (promise
+        # 6). A valid reply is not recorded: the commit that follows stores it, which saves a round
+        # trip. A rejected reply is, so that another attempt does not start with fresh retries; so
+        # is a part of a reply that is continued.
         if message.tool_calls or not valid or more:
             await self.log.record(step, self.progress.steps)
         else:
@@ -387,14 +389,14 @@ class TurnRun:
             self.progress.reply = step
         if self.progress.rejections > agent.output_retries:
             raise InvalidOutput(
-                f"agent {agent.name!r} replied {self.progress.rejections} times with what is not "
-                "its output_type or the requested JSON: raise Agent(output_retries=...), or say in "
-                f"its prompt what is wanted. The last time: {step.rejected}"
+                f"agent {agent.name!r} replied {self.progress.rejections} times without matching "
+                "its output_type or the requested JSON: raise Agent(output_retries=...), or "
+                f"describe the format in its prompt. The last rejection: {step.rejected}"
             )
 
 
 class _Call:
-    """One model call and the tools that it offers."""
+    """One model call, with the tools that it offers."""
 
     def __init__(self, run: TurnRun, messages: Sequence[Message]) -> None:
         self._run = run
@@ -430,7 +432,7 @@ class _Call:
     def calibration(self, answer: ModelResponse) -> float | None:
         """The provider's count of tokens divided by our estimate; None if it did not count.
 
-        Also None with images and files: the estimate covers only text.
+        Also None with images and files, because the estimate covers only text.
         """
         if any(isinstance(m, UserMessage) and m.attachments for m in self._messages):
             return None
@@ -440,17 +442,17 @@ class _Call:
 def _refuse_unknown(
     known: Mapping[str, AgentDefinition], agent: str, others: Mapping[str, AgentDefinition]
 ) -> None:
-    """Refuse agents that only this process would know: a takeover could not go on."""
+    """Refuse agents that only this process knows: another worker could not take over the turn."""
     unknown = ", ".join(sorted(set(others) - set(known)))
     if unknown:
         raise ToolsFailed(
             f"agent {agent!r}: its tools function returned tools for agents that are not "
-            f"registered: {unknown}; add their module to AGENTAPI_AGENTS, on every worker"
+            f"registered: {unknown}; add their modules to AGENTAPI_AGENTS on every worker"
         )
 
 
 async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:
-    """The step with what is known of it: which calls need approval, whether the output is valid."""
+    """The step with its checks: which calls need approval, and whether the output is valid."""
     message, reply = step.message, offer.request.reply
     if message.tool_calls:
         held = await calls_to_hold(tools, message.tool_calls, offer.context)
@@ -458,7 +460,7 @@ async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:
     if reply is None:
         return step
     if message.finish_reason is FinishReason.LENGTH:
-        # Never parsed: what was cut off may look complete.
+        # Never parsed: truncated JSON may look complete.
         fails = offer.agent.on_incomplete is OnIncomplete.FAIL
         return step if fails else replace(step, rejected=CUT_OUTPUT)
     if message.finish_reason not in COMPLETE:
@@ -471,7 +473,7 @@ async def _checked(offer: Offer, tools: Toolbox, step: ModelStep) -> ModelStep:
 
 
 def _unique_calls(message: AssistantMessage, progress: TurnProgress) -> tuple[ToolCall, ...]:
-    """Make call ids unique in the turn, or one call would take another's result."""
+    """Make call ids unique in the turn, so that no call takes another's result."""
     if not message.tool_calls:
         return ()
     seen = progress.call_ids

@@ -1,4 +1,4 @@
-"""Counts and times of model calls and tool calls."""
+"""Metrics of model calls and tool calls."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class ModelCallMeter:
         self._began = time.perf_counter() if self._metrics.on else 0.0
 
     def shows(self) -> None:
-        """Some text has arrived."""
+        """Record that text has arrived."""
         if not self._shown and self._metrics.on:
             self._shown = True
             self._metrics.observe(MODEL_FIRST_CHUNK, self._seconds(), *self._labels)
 
     def answered(self, usage: Usage) -> None:
-        """The response is complete."""
+        """Record that the response is complete."""
         pace.add(model_calls=1, tokens=usage.total_tokens)
         if not self._metrics.on:
             return
@@ -54,7 +54,7 @@ class ModelCallMeter:
                 self._metrics.count(TOKENS, *self._labels, kind, by=tokens)
 
     def failed(self, code: str) -> None:
-        """The call failed with this code."""
+        """Record that the call failed with this code."""
         self._metrics.count(MODEL_CALLS, *self._labels, code)
 
     def _seconds(self) -> float:
@@ -62,10 +62,10 @@ class ModelCallMeter:
 
 
 def count_cost(model: str | None, cost: float) -> None:
-    """Count what a response cost, by the table of prices.
+    """Count the cost of a response by the table of prices.
 
     Args:
-        model: Who answered, as ``provider:model``.
+        model: The model that answered, as ``provider:model``.
         cost: 0 for a model without a price.
     """
     if cost > 0 and model is not None:
@@ -75,7 +75,7 @@ def count_cost(model: str | None, cost: float) -> None:
 
 
 class ToolMeter:
-    """One call of a tool that exists. Names that only a model knows never become labels."""
+    """One call of an existing tool. Names that a model made up never become labels."""
 
     __slots__ = ("_began", "_metrics", "_tool")
 
@@ -85,7 +85,7 @@ class ToolMeter:
         self._began = time.perf_counter() if self._metrics.on else 0.0
 
     def ended(self, outcome: str) -> None:
-        """The call has ended: `OK`, or ``failed``."""
+        """Record that the call has ended: `OK`, or ``failed``."""
         if self._metrics.on:
             self._metrics.count(TOOL_CALLS, self._tool, outcome)
             self._metrics.observe(TOOL_DURATION, time.perf_counter() - self._began, self._tool)

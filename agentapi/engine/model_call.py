@@ -37,11 +37,11 @@ async def call_model(
         log: Gets the deltas, and a reset when shown text is produced again.
         stream: Whether to stream.
         retry: How to retry.
-        calls_shown: Names of the tools whose calls' arguments are shown while they arrive.
+        calls_shown: Names of the tools whose calls' arguments are streamed as they arrive.
 
     Raises:
         ProviderError: The last failure.
-        TurnParked: The turn is to try again later, without a worker meanwhile.
+        TurnParked: The turn must try again later, without a worker meanwhile.
     """
     shown = _Shown(log)
 
@@ -50,7 +50,7 @@ async def call_model(
         if not stream:
             return _clean(await provider.complete(request))
         response: ModelResponse | None = None
-        # Read to the end: leaving a generator early makes asyncio start a task to close it.
+        # Read to the end: if a generator is left early, asyncio starts a task to close it.
         async for part in provider.stream(request):
             match part:
                 case ModelResponse():

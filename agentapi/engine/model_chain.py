@@ -1,4 +1,4 @@
-"""Several providers as one: when one fails and another may succeed, the next is asked."""
+"""Several providers as one: if one fails and another may succeed, the next one is asked."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ModelChain:
             choices: The models to ask, at least one.
             gate: Every call passes through it.
             call: For the gate's round trips to Redis.
-            contexts: What the models accept, and learns more.
+            contexts: What the models accept; it learns more.
         """
         self._contexts = Contexts() if contexts is None else contexts
         self._choices = choices
@@ -69,13 +69,14 @@ class ModelChain:
 
     @property
     def default_model(self) -> str:
-        """The model of the first choice, if it names one; each choice is asked for its own."""
+        """The model of the first choice, if it names one. Each choice is asked with its own
+        model."""
         return self._choices[0].model or ""
 
     async def complete(self, request: ModelRequest) -> ModelResponse:
         """See `Provider.complete`."""
         response: ModelResponse | None = None
-        # Read to the end: leaving a generator early makes asyncio start a task to close it.
+        # Read to the end: if a generator is left early, asyncio starts a task to close it.
         async for part in self._ask(request, stream=False):
             if isinstance(part, ModelResponse):
                 response = part
@@ -106,16 +107,17 @@ class ModelChain:
                     failures[choice] = error
                     if len(self._choices) > 1:
                         _log_failure(choice, error)
-                    # The request itself was refused: another provider is expected to refuse it too.
+                    # The request itself was refused, and another provider would probably refuse it
+                    # too.
                     if not another_may_help(error):
                         choices = ()
                         break
-                    # Readers have seen text of an answer that will not be finished.
+                    # Readers have seen text of an answer that will never be completed.
                     if shown and (len(self._choices) > 1 or isinstance(error, ContextTooLong)):
                         yield TextReset()
                 else:
                     return
-            # Nobody answered. Those for whom the request was too long are asked for less of it.
+            # No provider answered. Those for which the request was too long get a shorter one.
             choices = _to_shorten(choices, failures, fittings)
         raise _failure(list(failures.values()))
 
@@ -142,8 +144,8 @@ class ModelChain:
         if choice not in fittings:
             fittings[choice] = self._contexts.fitting(name, asked)
         asked = fittings[choice].request
-        # Charged before the call: if workers charged afterwards, all of them could call together
-        # before any of it counts.
+        # Charged before the call: otherwise all workers could call at the same time before any call
+        # counts.
         permit = await self._gate.enter(name, asked, alone=alone, call=self._call)
         response: ModelResponse | None = None
         meter = ModelCallMeter(name, asked.model)
@@ -167,8 +169,8 @@ class ModelChain:
             meter.failed("internal")
             raise
         meter.answered(response.usage)
-        # Charge before the response is passed on: a caller that stops listening would leave it
-        # uncharged.
+        # Charged before the response is passed on: otherwise it would stay uncharged if the caller
+        # stops listening.
         await self._gate.answered(permit, response.usage, call=self._call)
         fittings[choice].answered(response.usage.input_tokens)
         estimate = fittings[choice].estimate
@@ -186,9 +188,9 @@ def chain_of(
 
     Args:
         agent: The agent.
-        gate: What the process knows of its providers.
+        gate: The process's view of its providers.
         call: For the gate's round trips to Redis.
-        contexts: What the models accept, and learns more; shared by the agents of a turn.
+        contexts: What the models accept; it learns more; shared by the agents of a turn.
     """
     return ModelChain(agent.choices, gate, call, contexts)
 
@@ -198,7 +200,7 @@ def _to_shorten(
     failures: Mapping[ModelChoice, ProviderError],
     fittings: Mapping[ModelChoice, Fitting],
 ) -> list[ModelChoice]:
-    """The choices that may accept a shorter request, which their fittings have now."""
+    """The choices that may accept a shorter request, after shortening it for them."""
     found: list[ModelChoice] = []
     for choice in choices:
         error = failures[choice]
@@ -208,7 +210,7 @@ def _to_shorten(
 
 
 def another_may_help(error: ProviderError) -> bool:
-    """Whether another provider may succeed: the error is not one that all would give."""
+    """Whether another provider may succeed where this one failed."""
     return isinstance(
         error, ProviderUnavailable | ProviderMisconfigured | ContextTooLong | AttachmentRefused
     )
@@ -237,13 +239,13 @@ def _no_response(name: str) -> ProviderUnavailable:
 def _failure(failures: Sequence[ProviderError]) -> ProviderError:
     """One error for all: retryable if any of them is.
 
-    That holds even if the last one refused: the busy ones before it may accept the request.
+    This holds even if the last one refused: the busy ones before it may still accept the request.
     """
     again = [error for error in failures if isinstance(error, ProviderUnavailable)]
     last = failures[-1]
     if len(failures) == 1 or not (again or another_may_help(last)):
         return last
-    text = "none of the agent's providers answered: " + "; ".join(map(str, failures))
+    text = "all of the agent's providers failed: " + "; ".join(map(str, failures))
     if again:
         return NoProviderAvailable(text, causes=again)
     kinds = (ContextTooLong, AttachmentRefused, ProviderMisconfigured)

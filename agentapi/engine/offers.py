@@ -1,9 +1,9 @@
 """What an agent offers its model in one turn: the prompt and the tools.
 
-Functions given as `system_prompt` and `tools` are called once in a turn. What they returned is
-journaled with the agent's first recorded response, so that an attempt that takes the turn over
-continues with the same prompt and tools. Until then nothing depends on it, and another attempt may
-call them again.
+Functions given as `system_prompt` and `tools` are called once per turn. Their results are journaled
+with the agent's first recorded response, so an attempt that takes the turn over continues with the
+same prompt and tools. Until then nothing depends on the results, and another attempt may call the
+functions again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Journaled:
-    """What the journal has of an agent's functions and its policy; None where it has nothing."""
+    """The journaled results of an agent's functions, and its policy; None for what is not
+    journaled."""
 
     prompt: str | None = None
     offered: tuple[str, ...] | None = None
@@ -58,7 +59,7 @@ def journaled(steps: Sequence[Step], first: str, agent: str) -> Journaled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Given:
-    """What a tools function returned, without what the journal does not have."""
+    """The tools that a tools function returned, limited to those in the journal."""
 
     tools: tuple[BaseTool, ...]
     sources: tuple[ToolSource, ...]
@@ -75,11 +76,11 @@ class Offer:
 
     Attributes:
         agent: The agent.
-        request: What the turn's request means for this agent.
+        request: The turn's request, as it applies to this agent.
         context: The turn as the agent's tools and hooks see it.
         rules: Limits.
-        begun: What the journal has of an earlier attempt.
-        met: Hears of the agents that the tools of a function ask or hand over to.
+        begun: The journal of an earlier attempt.
+        met: Receives the agents that a function's tools ask or hand over to.
     """
 
     agent: AgentDefinition
@@ -115,7 +116,7 @@ class Offer:
 
         Raises:
             ToolsFailed: The agent's function failed.
-            ToolServerUnavailable: A server cannot be asked; trying again may help.
+            ToolServerUnavailable: A server cannot be reached; trying again may help.
         """
         if self.request.bare:
             return Toolbox(self.agent.name, ())
@@ -130,7 +131,7 @@ class Offer:
         return await toolbox_of(self.agent.name, given.tools, given.sources, given.missing)
 
     def sign(self, step: ModelStep, steps: Sequence[Step], first: str) -> ModelStep:
-        """Add what the functions returned to a step, unless the journal has it already.
+        """Add the functions' results to a step, unless they are already journaled.
 
         Args:
             step: The next step.
@@ -181,7 +182,7 @@ class Offer:
         return text
 
     def _accepted(self, returned: object) -> _Given:
-        """Check what a tools function returned, and keep of it what the journal has."""
+        """Check the tools that a function returned, and keep those in the journal."""
         if isinstance(returned, str) or not isinstance(returned, Sequence):
             raise ToolsFailed(
                 f"agent {self.agent.name!r}: its tools function returned a "
@@ -192,10 +193,11 @@ class Offer:
             Toolbox(self.agent.name, tools)
             check_tool_contexts(self.agent.name, tools, self.agent.context)
         except InvalidAgent as error:
-            raise ToolsFailed(f"its tools function returned what is not valid: {error}") from error
+            raise ToolsFailed(f"its tools function returned invalid tools: {error}") from error
         if self.begun.offered is None:
             return _Given(tools=tools, sources=sources)
-        # The model was offered these. What the function adds now would be new to it.
+        # These are the tools that the model was offered. Tools that the function adds now would be
+        # new to it.
         before = set(self.begun.offered)
         given = _Given(
             tools=tuple(tool for tool in tools if tool.name in before),
@@ -211,7 +213,7 @@ def _source_name(source: ToolSource) -> str:
 
 
 def seen_by(agent: AgentDefinition, context: ToolContext[Any]) -> ToolContext[Any]:
-    """The turn as an agent's functions see it.
+    """The context of the turn as an agent's functions see it.
 
     Args:
         agent: The agent.

@@ -1,7 +1,7 @@
-"""How long a call waits for a provider or a server of tools that is away.
+"""How long a call waits for an unavailable provider or tool server.
 
-First come a few quick repeats in the worker. Then the turn parks, with waits that grow, until its
-patience is over. Whoever cannot park, such as `Agent.run`, fails after the quick repeats.
+First the worker makes a few quick retries. Then the turn parks, with growing waits, until its
+patience ends. A turn that cannot park, as in `Agent.run`, fails after the quick retries.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LONGEST_SPREAD: Final = 15.0
 
 FIRST_PARK: Final = 5.0
 LONGEST_PARK: Final = 120.0
-"""Seconds of the first and the longest wait of a parked turn, before their jitter of a quarter. A
-provider that returns wakes the turns that wait for it before their time."""
+"""The first and the longest wait of a parked turn in seconds, before a jitter of a quarter. A
+provider that recovers wakes its waiting turns earlier."""
 
 DEFAULT_PATIENCE: Final = 1800.0
 
@@ -42,14 +42,14 @@ _MOST_DOUBLINGS: Final = 30
 def retry_delay(error: ProviderUnavailable, failures: int) -> float:
     """Seconds to wait after the given number of failures.
 
-    Follows the server's wish, if it has one; otherwise exponential from 0.5 s with jitter. Of
-    several providers, the earliest counts.
+    The server's `retry-after` if there is one; otherwise exponential from 0.5 s with jitter. With
+    several providers, the earliest time counts.
     """
     if isinstance(error, NoProviderAvailable):
         return min(retry_delay(cause, failures) for cause in error.causes)
     if error.retry_after is not None:
         return max(error.retry_after, 0.0)
-    # Jitter, because a failing provider fails many turns at the same moment.
+    # Jitter, because a failing provider fails many turns at the same time.
     ceiling = min(FIRST_DELAY * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), LONGEST_DELAY)
     return random.uniform(ceiling / 2, ceiling)
 
@@ -60,7 +60,8 @@ def spread(delay: float) -> float:
 
 
 def park_delay(parks: int) -> float:
-    """Seconds of a turn's wait number `parks`, counted from 1, with a jitter of a quarter."""
+    """Seconds of a turn's wait with the number `parks`, counted from 1, with a jitter of a
+    quarter."""
     ceiling = min(FIRST_PARK * 2.0 ** min(max(parks, 1) - 1, _MOST_DOUBLINGS), LONGEST_PARK)
     return random.uniform(0.75 * ceiling, 1.25 * ceiling)
 
@@ -70,13 +71,13 @@ class RetryPolicy:
     """How a call is repeated.
 
     Attributes:
-        max_retries: How many failures to repeat quickly, before the turn parks.
-        failures: How many failures an earlier attempt of the turn had.
-        failing_for: Seconds since the first of them.
-        patience: Seconds from the first failure after which the turn fails; 0 fails after the
-            quick repeats.
+        max_retries: How many quick retries to make before the turn parks.
+        failures: Number of failures in earlier attempts of the turn.
+        failing_for: Seconds since the first of these failures.
+        patience: Seconds from the first failure after which the turn fails; with 0 it fails after
+            the quick retries.
         park_after: Waits longer than this, in seconds, park the turn; None for a turn that cannot
-            park. It fails after the quick repeats.
+            park and fails after the quick retries.
     """
 
     max_retries: int = 3
@@ -100,16 +101,16 @@ async def ride_out(
     *,
     again: Callable[[], Awaitable[None]] = _nothing,
 ) -> T:
-    """Repeat a call to a provider or a server of tools.
+    """Make a call to a provider or tool server, with retries.
 
     Args:
         attempt: Makes the call.
         retry: How to repeat it.
-        again: Called before each further attempt here.
+        again: Called before each further attempt in this process.
 
     Raises:
         ProviderError: The last failure.
-        TurnParked: The turn is to try again later, without a worker meanwhile.
+        TurnParked: The turn must try again later, without a worker meanwhile.
     """
     tries = _Tries(retry)
     while True:
@@ -117,8 +118,7 @@ async def ride_out(
             return await attempt()
         except ProviderUnavailable as error:
             delay = tries.failed(error)
-        # Withdraw the text before the wait, so that readers do not look at half an answer
-        # meanwhile.
+        # Withdraw the text before the wait, so that readers do not see half an answer meanwhile.
         await again()
         await asyncio.sleep(delay)
 
@@ -133,20 +133,20 @@ class _Tries:
         self._first = time.monotonic() - retry.failing_for if known else None
 
     def failed(self, error: ProviderUnavailable) -> float:
-        """Take a failure.
+        """Record a failure.
 
         Returns:
-            Seconds until the next try here.
+            Seconds until the next attempt in this process.
 
         Raises:
-            ProviderUnavailable: There is no next try.
-            TurnParked: The next try is later.
+            ProviderUnavailable: There is no further attempt.
+            TurnParked: The next attempt is later.
         """
         causes, retry = _causes(error), self._retry
-        # A provider that was held has not been asked, so it may still answer.
+        # A provider on hold has not been called, so it may still answer.
         held = [isinstance(cause, ProviderHeld) for cause in causes]
         self._failures += not all(held)
-        # The fleet's own budget frees up by itself, so waiting for it is not an outage.
+        # The fleet's own budget recovers by itself, so waiting for it is not an outage.
         budgets = [isinstance(cause, ProviderHeld) and cause.budget for cause in causes]
         if self._first is None and not all(budgets):
             self._first = time.monotonic()
@@ -162,16 +162,16 @@ class _Tries:
         raise self._parked(error, delay) from error
 
     def _delay_here(self, error: ProviderUnavailable, *, quick: bool) -> float | None:
-        """Seconds until this worker tries again, if it need not park; None if it must."""
+        """Seconds until this worker tries again; None if the turn must park."""
         probe = _probe(error)
         if probe is not None:
             return probe if quick or self._left() > 0 else None
-        # The fleet knows that the provider is away, so quick repeats would not reach it.
+        # The fleet knows that the provider is unavailable, so quick retries would not reach it.
         away = all(isinstance(cause, ProviderAway) for cause in _causes(error))
         return spread(retry_delay(error, self._failures)) if quick and not away else None
 
     def _delay_parked(self, error: ProviderUnavailable, here: float | None) -> float:
-        """Seconds until the next try of the parked turn; raises when its patience is over."""
+        """Seconds until the next attempt of the parked turn; raises if its patience has ended."""
         causes, left = _causes(error), self._left()
         asked = [c.retry_after or 0.0 for c in causes if not isinstance(c, ProviderAway)]
         wish = min(asked, default=0.0)
@@ -182,7 +182,7 @@ class _Tries:
             earliest = min(cause.retry_after or 0.0 for cause in causes)
             parks = self._failures - self._retry.max_retries
             delay = max(spread(earliest), park_delay(parks))
-        # The last try comes when the patience ends, and not after.
+        # The last attempt is at the end of the patience, not after it.
         return min(delay, max(left, wish))
 
     def _left(self) -> float:
@@ -194,9 +194,9 @@ class _Tries:
     def _parked(self, error: ProviderUnavailable, delay: float) -> TurnParked:
         kind, names = _sources(error)
         return TurnParked(
-            f"{error.source} is tried again in {delay:.0f} s",
+            f"next attempt to reach {error.source} in {delay:.0f} s",
             delay=delay,
-            # Kept with the parked turn, so that its patience is bounded over all attempts together.
+            # Stored with the parked turn, so that its patience covers all attempts together.
             failures=self._failures,
             lasted=None if self._first is None else self._lasted(),
             kind=kind,
@@ -205,7 +205,7 @@ class _Tries:
 
 
 def _probe(error: ProviderUnavailable) -> float | None:
-    """Seconds until the turn is to find out whether the provider is back, if that is its part."""
+    """Seconds until the turn must probe the provider, if it is the one to do so."""
     found = [c.probe_after for c in _causes(error) if c.probe_after is not None]
     return min(found, default=None)
 
@@ -214,7 +214,7 @@ def _sources(error: ProviderUnavailable) -> tuple[WaitKind, tuple[str, ...]]:
     causes = _causes(error)
     if isinstance(causes[0], ToolServerUnavailable):
         return WaitKind.TOOL_SERVER, (causes[0].server,)
-    # In the order of the agent's providers, each once.
+    # In the order of the agent's providers, without duplicates.
     names = dict.fromkeys(cause.provider for cause in causes if cause.provider)
     return WaitKind.PROVIDER, tuple(names)
 
@@ -222,18 +222,19 @@ def _sources(error: ProviderUnavailable) -> tuple[WaitKind, tuple[str, ...]]:
 def _over(
     error: ProviderUnavailable, patience: float, lasted: float, failures: int, wish: float
 ) -> ProviderUnavailable:
-    """The error of a turn whose patience is over."""
+    """The error of a turn whose patience has ended."""
     if patience <= 0:
         return error
     if lasted < patience:
-        why = f"asks to wait {wish:.0f} s, longer than the {patience - lasted:.0f} s that were left"
+        left = patience - lasted
+        why = f"asked to wait {wish:.0f} s, longer than the {left:.0f} s that were left"
     else:
         times = "once" if failures == 1 else f"{failures} times"
-        why = f"was away for {lasted:.0f} s and tried {times}"
+        why = f"was unavailable for {lasted:.0f} s and was tried {times}"
     return ProviderUnavailable(
-        f"{error.source} {why} (patience: {patience:.0f} s). When it is back, retry() runs the "
-        "turn again. AGENTAPI_PROVIDER_PATIENCE or Agent(patience=...) sets the patience. "
-        f"The last failure: {error}",
+        f"{error.source} {why} (patience: {patience:.0f} s). Run the turn again with retry() once "
+        "it is back. AGENTAPI_PROVIDER_PATIENCE and Agent(patience=...) set the patience. The last "
+        f"failure: {error}",
         provider=error.provider,
         status=error.status,
     )

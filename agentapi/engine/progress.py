@@ -1,4 +1,4 @@
-"""A turn so far: its steps, its messages, its open calls, and what it spent."""
+"""The progress of a turn: its steps, messages, open calls and spent budget."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep, UserStep
 
 @dataclass(kw_only=True)
 class TurnProgress:
-    """A turn so far: its user message and its steps.
+    """The progress of a turn: its user message and its steps.
 
     Attributes:
-        prior: Messages between the user's and the steps, which the caller brought.
+        prior: Messages from the caller between the user's message and the steps.
         calibration: The provider's count of tokens divided by our estimate.
-        contexts: What the conversation has learned of its models' contexts, if that is new.
+        contexts: What the conversation newly learned about its models' contexts.
         announced: Whether hooks have seen the start of this attempt.
         reply: The latest step if it is not recorded, because the turn ends with it.
     """
@@ -47,7 +47,7 @@ class TurnProgress:
 
     @property
     def spent(self) -> Spent:
-        """What limits count, including child turns."""
+        """The usage that limits count, including child turns."""
         usage = self.usage
         below = sum(step.steps for step in self.steps if isinstance(step, ToolStep))
         steps = len(self.steps) + below
@@ -60,15 +60,15 @@ class TurnProgress:
 
     @property
     def responses(self) -> int:
-        """How many responses the model gave, rejected ones left out."""
+        """How many responses the model gave, without rejected ones."""
         return len(self._given())
 
     def client_responses(self, since: int) -> int:
-        """How many responses called client tools, from response number `since` on."""
+        """How many responses called client tools, counted from response number `since`."""
         return sum(any(call.client for call in m.tool_calls) for m in self._given()[since:])
 
     def _given(self) -> list[AssistantMessage]:
-        """The model's responses, those of several steps as one."""
+        """The model's responses; a response of several steps counts as one."""
         messages = self._messages(rejected=False)[1 + len(self.prior) :]
         return [message for message in messages if isinstance(message, AssistantMessage)]
 
@@ -84,7 +84,7 @@ class TurnProgress:
         """The latest model response, unless it was rejected."""
         for step in reversed(self.steps):
             if isinstance(step, ModelStep):
-                # A rejected reply is not an answer: without one the loop calls the model again.
+                # A rejected reply does not count as an answer, so the loop calls the model again.
                 return step.message if step.rejected is None else None
         return None
 
@@ -95,7 +95,7 @@ class TurnProgress:
 
     @property
     def continuations(self) -> int:
-        """How often the model has continued its latest reply."""
+        """How many times the model has continued its latest reply."""
         count = 0
         for step in reversed(self.steps):
             if not (isinstance(step, ModelStep) and step.continued):
@@ -149,11 +149,11 @@ class TurnProgress:
     def messages(self, unfinished: str | None = None) -> list[Message]:
         """The turn's messages; results follow their response in the order of its calls.
 
-        Tools run side by side and are recorded as they finish, but the history must not depend on
-        which was faster.
+        Tools run in parallel and are recorded as they finish, but the history must not depend on
+        which finished first.
 
         Args:
-            unfinished: The result of calls without one, so that every provider accepts the
+            unfinished: The result to use for calls without one, so that every provider accepts the
                 history. By default they stay open.
         """
         messages = self._messages(rejected=False)
@@ -181,7 +181,7 @@ class TurnProgress:
                 messages.append(step.message)
                 calls = step.message.tool_calls
                 messages += [results[call.id] for call in calls if call.id in results]
-            # The model needs to see its mistake; the history does not keep it.
+            # The model must see its mistake; the history does not keep it.
             elif isinstance(step, ModelStep) and step.rejected is not None and rejected:
                 messages += [step.message, UserMessage(content=step.rejected)]
             elif isinstance(step, UserStep):
@@ -189,7 +189,7 @@ class TurnProgress:
         return messages
 
     def result(self) -> TurnResult:
-        """The turn's result, once its latest response calls no tool."""
+        """The turn's result, once its latest response calls no tools."""
         response = self.last_response
         return TurnResult(
             text=response.content if response else "",

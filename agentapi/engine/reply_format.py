@@ -1,4 +1,4 @@
-"""The form that a reply must have: the agent's `output_type`, a request's schema, or both."""
+"""The required format of a reply: the agent's `output_type`, a request's schema, or both."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from agentapi.providers.base import OutputSpec
 from agentapi.turns.request_options import RequestedOutput
 
 MAX_SCHEMA_BYTES: Final = 65_536
-"""Longest schema of a request, as JSON."""
+"""Maximum size of a request's schema as JSON, in bytes."""
 
 _MAX_UNFOLDED: Final = 20_000
-"""Schemas that a schema may contain once its references are followed. Validation may take a time
-that grows with this number, and references can make it grow exponentially."""
+"""Maximum number of subschemas once references are resolved. The time of a validation grows with
+this number, and references can make the number grow exponentially."""
 
 _MAX_DEPTH: Final = 32
-"""How deep a reply to a request's schema may be nested."""
+"""Maximum nesting of a reply to a request's schema."""
 
 _SHOWN_PROBLEMS: Final = 20
 
-_AGAIN: Final = "Reply again, with the JSON only."
+_AGAIN: Final = "Reply again with the JSON only."
 
 
 class InvalidReply(AgentAPIError):
-    """A reply does not have the required form; the text may be shown to the model."""
+    """A reply does not have the required format. The text may be shown to the model."""
 
     code = "invalid_reply"
 
 
 class ReplyFormat(Protocol):
-    """The form of a reply."""
+    """The required format of a reply."""
 
     @property
     def spec(self) -> OutputSpec:
-        """The form as providers get it."""
+        """The format as providers receive it."""
         ...
 
     def read(self, text: str) -> str:
-        """Check a reply; returns it as it is stored.
+        """Check a reply; returns it in the form in which it is stored.
 
         Raises:
-            InvalidReply: It does not have the form.
+            InvalidReply: It does not have the format.
         """
         ...
 
@@ -58,11 +58,11 @@ class ReplyFormat(Protocol):
 def reply_format(
     own: OutputType[Any] | None, requested: RequestedOutput | None
 ) -> ReplyFormat | None:
-    """The form of an agent's replies to a request; None for any text.
+    """The format of an agent's replies to a request; None for any text.
 
     Args:
-        own: The agent's own type. It is what the model is asked for, if there is one.
-        requested: What the request asks for.
+        own: The agent's own type. If there is one, the model is asked for it.
+        requested: The format that the request asks for.
 
     Raises:
         InvalidInput: The request's schema is not valid.
@@ -125,7 +125,7 @@ class _Wanted:
 
 
 class _Both:
-    """An agent's own type, which must also be what the request asks for."""
+    """An agent's own type, for replies that must also match the request's schema."""
 
     def __init__(self, own: _Own, wanted: _Wanted) -> None:
         self._own = own
@@ -138,7 +138,7 @@ class _Both:
 
 @lru_cache(maxsize=64)
 def _wanted(requested: bytes) -> _Wanted:
-    """Built once per schema: building it costs more than using it."""
+    """Built once per schema, because building it costs more than using it."""
     if len(requested) > MAX_SCHEMA_BYTES:
         raise InvalidInput(
             f"the schema has {len(requested)} bytes: expected at most {MAX_SCHEMA_BYTES}"
@@ -174,20 +174,20 @@ def is_deeper(value: Any, limit: int) -> bool:
 
 
 def _check_size(schema: Mapping[str, Any]) -> None:
-    """Refuse schemas whose references multiply.
+    """Refuse schemas whose references expand to too many schemas.
 
     Raises:
-        InvalidInput: It contains too many schemas once its references are followed.
+        InvalidInput: It contains too many subschemas once its references are resolved.
     """
     if _Unfolding(schema).size(schema) > _MAX_UNFOLDED:
         raise InvalidInput(
-            "the schema is too complex: its references, followed, lead to more than "
-            f"{_MAX_UNFOLDED} schemas"
+            "the schema is too complex: with its references resolved it has more than "
+            f"{_MAX_UNFOLDED} subschemas"
         )
 
 
 class _Unfolding:
-    """Counts the parts of a schema with its references followed; a cycle is followed once."""
+    """Counts the subschemas of a schema with its references resolved. A cycle is followed once."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._root = schema
@@ -208,7 +208,7 @@ class _Unfolding:
 
     def _of(self, reference: str) -> int:
         if reference not in self._sizes:
-            # A reference back into a part that is being counted adds nothing.
+            # A reference back to a subschema that is being counted adds nothing.
             self._sizes[reference] = 0
             self._sizes[reference] = self.size(self._target(reference))
         return self._sizes[reference]

@@ -1,4 +1,4 @@
-"""What a request's options mean for the agent that runs."""
+"""How a request's options apply to the agent that runs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from agentapi.turns.request_options import NO_SAMPLING, RequestOptions, Sampling
 from agentapi.turns.request_policy import DEFAULT_POLICY, RequestPolicy, grant, yielding
 
 _ANY_OBJECT: Final = "Give your final reply as one JSON object, without other text."
-"""OpenAI refuses to ask a model for JSON if no message mentions it."""
+"""OpenAI refuses a request for JSON in which no message mentions JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentRequest:
-    """What a request means for one agent.
+    """A request's options, as they apply to one agent.
 
     Attributes:
         sampling: Passed on to the providers.
-        reply: The form of the reply; None for any text.
+        reply: The required format of the reply; None for any text.
         bare: Whether the model gets no tools.
-        policy: The policy that was applied here; None if nothing was to be decided.
+        policy: The policy that was applied; None if the request decides nothing.
     """
 
     sampling: Sampling = NO_SAMPLING
@@ -41,7 +41,7 @@ class AgentRequest:
         """The system prompt.
 
         Args:
-            own: The agent's own.
+            own: The agent's own system prompt.
         """
         options = self._options
         if options is None:
@@ -54,11 +54,11 @@ class AgentRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requested:
-    """What the request of a turn decides, whichever agents the turn is handed over to.
+    """The options of a turn's request, for any agent that the turn is handed over to.
 
     Attributes:
-        options: What it decides; None for nothing.
-        agent: The agent that it names. For this agent alone the options may be decided already.
+        options: The options; None if there are none.
+        agent: The agent that it names. Only for this agent the policy may be applied already.
         default: The policy of agents that have none of their own.
     """
 
@@ -67,14 +67,14 @@ class Requested:
     default: RequestPolicy = field(default=DEFAULT_POLICY)
 
     def of(self, agent: AgentDefinition, before: RequestPolicy | None = None) -> AgentRequest:
-        """What the request means for an agent.
+        """Apply the options to an agent.
 
         Args:
             agent: The agent.
             before: The policy that an earlier attempt of the turn applied.
 
         Raises:
-            RequestRefused: The agent does not let requests decide that.
+            RequestRefused: The agent does not let requests decide one of the options.
             InvalidInput: The requested schema is not valid.
         """
         options = self.options

@@ -1,4 +1,4 @@
-"""How far a turn may go: limits of the settings and of those who asked for it."""
+"""The limits of a turn, from the settings and from its caller."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from agentapi.turns.budget import Limits, Price, Spent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnRules:
-    """How far a turn may go.
+    """The limits of a turn.
 
     Attributes:
-        depth: How many turns are above it.
-        max_depth: How many may be.
-        max_children: How many turns it may wait for at the same time.
-        max_message_bytes: Longest message to another agent.
+        depth: Number of turns above it.
+        max_depth: Maximum number of turns above it.
+        max_children: Maximum turns that it may wait for at the same time.
+        max_message_bytes: Maximum bytes of a message to another agent.
         max_tool_result_bytes: Longer results of tools are cut off.
         approval_timeout: Seconds to wait for an approval; None waits without a limit.
         client_tool_timeout: Seconds to wait for the output of a client tool.
         prompt_timeout: Seconds that functions given as `system_prompt` or `tools` may take.
         prices: By ``provider:model`` or model.
-        budget: What the turn may spend besides its agent's own limits.
+        budget: What the turn may spend, in addition to its agent's own limits.
         spent_before: What its conversation had spent before.
     """
 
@@ -43,7 +43,7 @@ class TurnRules:
 def turn_rules(
     settings: Settings, depth: int, budget: Limits | None, spent_before: Spent
 ) -> TurnRules:
-    """The rules of a turn, by the settings and by who asked for it; see `TurnRules`."""
+    """The rules of a turn, from the settings and from its caller; see `TurnRules`."""
     return TurnRules(
         depth=depth,
         max_depth=settings.max_depth,

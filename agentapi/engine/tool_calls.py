@@ -1,4 +1,4 @@
-"""The tool calls of one model response: making them, or suspending the turn until they can be."""
+"""The tool calls of one model response: makes them, or suspends the turn until they can be made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from agentapi.turns.budget import Limits
 
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: an earlier attempt was interrupted before the call had a "
-    "result. It may or may not have taken effect, and it was not made again. Find out before you "
+    "result. It may or may not have taken effect, and it was not repeated. Find out before you "
     "repeat it."
 )
 
@@ -60,7 +60,8 @@ class Suspension:
 
     Attributes:
         held: What it waits for.
-        agents: Definitions of the agents of child turns, by name, where tools gave more than that.
+        agents: Definitions of the child turns' agents by name, for tools that have the agent
+            object.
     """
 
     held: HeldCalls
@@ -91,7 +92,7 @@ class CallRunner:
         tools: The tools that the model may call.
         progress: Gets a step for each result.
         context: For the tools.
-        log: Hears of each step.
+        log: Receives each step.
         book: What has become of calls that waited.
         rules: Limits.
         resumed: Whether an earlier attempt may have begun the calls.
@@ -99,7 +100,7 @@ class CallRunner:
         limits: What the turn may spend; child turns share the rest.
         client: The client's tools, if the turn has any.
         context_type: The type of the turn's context, for the agent that made the calls.
-        agents: The agents that are known here, by name.
+        agents: The agents known here, by name.
     """
 
     tools: Toolbox
@@ -118,7 +119,7 @@ class CallRunner:
     _asked: dict[str, object] = field(default_factory=dict)
 
     async def run(self, calls: Sequence[ToolCall], held: Sequence[str]) -> Suspension | None:
-        """Make the calls that may be made, side by side. Each result is recorded as it comes.
+        """Make the calls that may be made, in parallel. Each result is recorded as it arrives.
 
         Args:
             calls: Calls without a result.
@@ -131,9 +132,9 @@ class CallRunner:
         transfers = [c for c in calls if isinstance(self.tools.get(c.name), Handoff)]
 
         async def run_one(call: ToolCall) -> None:
-            # A response may hand over only once; the first handoff counts.
+            # A response can hand over only once; the first handoff counts.
             if call in transfers[1:]:
-                done: ToolStep | _Waiting = self._refusal(call, "the conversation has gone on")
+                done: ToolStep | _Waiting = self._refusal(call, "the conversation has moved on")
             else:
                 done = await self._resolve(call, held=call.id in held)
             if isinstance(done, ToolStep):
@@ -142,12 +143,13 @@ class CallRunner:
                 waiting[call.id] = done
 
         try:
-            # Each result is recorded by itself as soon as it is there: if the worker dies while the
-            # slowest tool runs, the others are not made again (promise 6).
+            # Each result is recorded as soon as it arrives: if the worker dies while the slowest
+            # tool runs, the other calls are not repeated (promise 6).
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run_one(call)) for call in calls]
         except BaseExceptionGroup as group_error:
-            # Only the log or a hook's veto raises here. The first failure has stopped the others.
+            # Only the log or a hook's veto can raise here. The first failure has stopped the
+            # others.
             raise group_error.exceptions[0] from group_error
         if any(task.cancelled() for task in tasks):
             # A task group ignores cancelled tasks, and the call would stay without a result.
@@ -169,15 +171,15 @@ class CallRunner:
                 await self._record(
                     self._refusal(
                         call,
-                        f"a turn may wait for {self.rules.max_children} others at the "
-                        "same time (AGENTAPI_MAX_CHILDREN): ask for fewer",
+                        f"a turn may wait for at most {self.rules.max_children} other turns at the "
+                        "same time (AGENTAPI_MAX_CHILDREN): delegate fewer",
                     )
                 )
             else:
                 children += what
         if children:
-            # Split the rest before they start: side by side, each child could otherwise spend all
-            # of it.
+            # Split the remaining budget before they start. Otherwise each parallel child could
+            # spend all of it.
             share = self.limits.share(self.progress.spent, len(children))
             children = [replace(child, budget=share) for child in children]
         if not questions and not children and not client:
@@ -193,7 +195,7 @@ class CallRunner:
 
     async def _record(self, step: ToolStep) -> None:
         # The lock makes tools record one at a time: a step's index is its place in the journal, and
-        # two tools may end together.
+        # two tools may finish at the same time.
         async with self._recording:
             await self.log.record(step, self.progress.steps)
 
@@ -201,13 +203,12 @@ class CallRunner:
         """The call's result, or what it must wait for."""
         if call.client:
             return self._from_client(call)
-        # The tool itself has run already, in this attempt or an earlier one: it is not called
-        # again.
+        # The tool has already run, in this attempt or an earlier one, and is not called again.
         children = self.book.children.get(call.id)
         if children:
             return self._replies(call, children) if self.book.answered(call.id) else tuple(children)
-        # The journal does not say whether an earlier attempt made this call, only that it has no
-        # result. Unless the tool is idempotent, the model is told so (promise 6).
+        # The journal shows only that this call has no result, not whether an earlier attempt made
+        # it. Unless the tool is idempotent, the model is told so (promise 6).
         begun = self.resumed
         if held:
             decision = self.book.decisions.get(call.id)
@@ -220,8 +221,8 @@ class CallRunner:
             # whether an earlier attempt was given that decision.
             begun = call.id in self.book.begun_before
             if decision.arguments is not None:
-                # The recorded response keeps the model's arguments; the call's result says which
-                # ones the tool got.
+                # The recorded response keeps the model's arguments. The result says which arguments
+                # the tool got.
                 call = replace(call, arguments=decision.arguments, malformed=None)
         tool = self.tools.get(call.name)
         if begun and not (tool and tool.idempotent):
@@ -275,7 +276,7 @@ class CallRunner:
                 span.returned(result)
         except BaseException as error:
             meter.ended("failed")
-            # The model reads whatever a user's function raises, and the turn continues.
+            # The model reads the error of a user's function, and the turn continues.
             stop_if_asked(error)
             if isinstance(error, TurnVetoed):
                 raise
@@ -289,8 +290,8 @@ class CallRunner:
     def _gone(self, name: str) -> str:
         known = ", ".join(spec.name for spec in self.tools.specs) or "none"
         if name in self.tools.missing:
-            return f"The tool {name!r} is not available any more; tools are: {known}"
-        return f"there is no tool {name!r}; tools are: {known}"
+            return f"The tool {name!r} is no longer available; the tools are: {known}"
+        return f"there is no tool {name!r}; the tools are: {known}"
 
     def _shortened(self, text: str) -> str:
         return cut(text, self.rules.max_tool_result_bytes)
@@ -310,7 +311,8 @@ class CallRunner:
             return self._refusal(
                 call,
                 f"turns may delegate at most {self.rules.max_depth} levels deep "
-                "(AGENTAPI_MAX_DEPTH), and this one is at that level: do it without delegating",
+                "(AGENTAPI_MAX_DEPTH), and this turn is at that level: do the task without "
+                "delegating",
             )
         turns = [
             replace(turn, agent=clean_text(turn.agent), message=clean_text(turn.message))
@@ -323,7 +325,7 @@ class CallRunner:
                 f"a message to another agent has {longest} bytes, the limit is "
                 f"{self.rules.max_message_bytes}: shorten it",
             )
-        # For `Agent.run`, which has no registry to find agents by name.
+        # For `Agent.run`, which has no registry of agents.
         self._asked.update({t.agent: t.definition for t in turns if t.definition})
         try:
             return tuple(
@@ -334,7 +336,8 @@ class CallRunner:
             return self._refusal(call, str(error))
 
     def _child(self, call: ToolCall, number: int, turn: Delegate, *, listed: bool) -> ChildTurn:
-        """A child turn. Its ids follow from its parent's, so another attempt makes the same."""
+        """A child turn. Its ids derive from its parent's, so another attempt creates the same
+        child."""
         name = f"{self.context.turn_id}:{call.id}:{number}"
         # Named after the parent's conversation, so that later delegations continue it.
         if turn.remembers:
@@ -362,7 +365,7 @@ class CallRunner:
     def _place(self, call: ToolCall) -> int:
         """The call's place among all calls of the turn: by response, then within the response."""
         response = self.progress.last_response
-        # By id: an approved call may have other arguments than the response's.
+        # By id, because an approved call may have arguments that differ from the response's.
         ids = [asked.id for asked in response.tool_calls] if response else [call.id]
         place = ids.index(call.id)
         return self.progress.model_calls * 1000 + place
@@ -393,7 +396,7 @@ class CallRunner:
         )
 
     def _note_of_edit(self, call: ToolCall) -> str:
-        """What the model is told about a call whose arguments somebody changed."""
+        """The note for the model about a call whose arguments a person changed."""
         decision = self.book.decisions.get(call.id)
         if decision is None or decision.arguments is None:
             return ""

@@ -30,14 +30,14 @@ from agentapi.turns.request_options import NO_SAMPLING
 T = TypeVar("T")
 
 _PROVIDERS: Final = {"gemini": "gcp.gemini"}
-"""The conventions' names of providers, where ours are others."""
+"""Provider names of the semantic conventions, where ours differ."""
 
 CANCELLED: Final = "cancelled"
 INTERNAL: Final = "internal"
 
 
 class _Traced:
-    """A context manager around a piece of work, whose span it ends."""
+    """A context manager around a piece of work. It ends the work's span."""
 
     __slots__ = ("_entered", "_span")
 
@@ -58,8 +58,9 @@ class _Traced:
 class ChatSpan(_Traced):
     """One call of a model.
 
-    It is not the current span in the body of the context manager, because that is an asynchronous
-    generator, which shares its context with its caller; but it is while `around` waits.
+    It is not the current span in the body of the context manager: that is an asynchronous
+    generator, which shares its context with its caller. It is the current span while `around`
+    waits.
     """
 
     __slots__ = ("_began", "_content", "_shown")
@@ -87,17 +88,17 @@ class ChatSpan(_Traced):
         return self
 
     def around(self, parts: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The same parts. While the provider works on one, this is the current span."""
+        """Pass on the parts. While the provider works on one, this is the current span."""
         return _around(self._span, parts) if self._span.on else parts
 
     def shows(self) -> None:
-        """Some text has arrived."""
+        """Record that text has arrived."""
         if not self._shown and self._span.on:
             self._shown = True
             self._span.set({n.FIRST_CHUNK: time.perf_counter() - self._began})
 
     def answered(self, response: ModelResponse) -> None:
-        """The response is complete."""
+        """Record that the response is complete."""
         if not self._span.on:
             return
         usage = response.usage
@@ -115,7 +116,7 @@ class ChatSpan(_Traced):
 
 
 class ToolSpan(_Traced):
-    """One call of a tool that exists. Names that only a model knows get no span."""
+    """One call of an existing tool. Names that a model made up get no span."""
 
     __slots__ = ("_content", "_current")
 
@@ -141,7 +142,7 @@ class ToolSpan(_Traced):
         self._current: AbstractContextManager[object] = self._span.current()
 
     def __enter__(self) -> Self:
-        # Each call runs in a task of its own, so that others do not see this.
+        # Each call runs in its own task, so other calls do not see this.
         self._current.__enter__()
         return self
 
@@ -155,7 +156,7 @@ class ToolSpan(_Traced):
         super().__exit__(kind, error, traceback)
 
     def returned(self, result: str | Delegation) -> None:
-        """The tool has returned."""
+        """Record that the tool has returned."""
         if not self._span.on:
             return
         if isinstance(result, Delegation):
@@ -166,7 +167,7 @@ class ToolSpan(_Traced):
 
 @contextmanager
 def agent_span(agent: str, context: ToolContext) -> Iterator[Span]:
-    """Around a turn in the caller's own process."""
+    """The span of a turn in the caller's own process."""
     made = traces()
     if not made.on:
         yield NO_SPAN
@@ -190,12 +191,12 @@ def agent_span(agent: str, context: ToolContext) -> Iterator[Span]:
 
 
 def _code(error: BaseException) -> str:
-    """What failed, without the text of an error, which may quote what people say."""
+    """The code of a failure, without the error's text, which may quote users."""
     if isinstance(error, AgentAPIError):
         return error.code
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return CANCELLED
-    # Its class, which a programmer has named.
+    # The error's class: its name is code, not users' text.
     return type(error).__qualname__
 
 
@@ -210,7 +211,8 @@ async def _around(span: Span, parts: AsyncIterator[T]) -> AsyncIterator[T]:
 
 
 def _with_conversation(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The same, and the conversation. The turn and its attempt are in the span around it."""
+    """The attributes with the conversation added. The turn and its attempt are in the enclosing
+    span."""
     found = bound_fields().get("conversation_id")
     if found is not None:
         attributes[n.CONVERSATION] = found
@@ -274,5 +276,5 @@ def _text(content: str) -> Iterable[Mapping[str, str]]:
 
 
 def _json(value: object) -> str:
-    # What a tool was given may be anything that JSON can hold.
+    # A tool's arguments may be any JSON.
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

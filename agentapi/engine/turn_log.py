@@ -1,4 +1,4 @@
-"""Where a turn's steps and text go while it runs."""
+"""The destination of a turn's steps and text while it runs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from agentapi.turns.steps import Step
 
 
 class TurnLog(Protocol):
-    """Hears what happens in a turn, as it happens."""
+    """Receives what happens in a turn, as it happens."""
 
     async def record(self, step: Step, steps: list[Step]) -> None:
         """Store a step; returns when it is safe.
 
         Args:
             step: The turn's next step.
-            steps: The turn's steps. They get the new one as soon as it is stored, even if the
+            steps: The turn's steps. The new step is added as soon as it is stored, even if the
                 caller is cancelled meanwhile, but not if it was refused.
 
         Raises:
@@ -39,7 +39,7 @@ class TurnLog(Protocol):
         """Take the messages that wait to join the turn; they are recorded as its next steps.
 
         Args:
-            steps: The turn's steps. They get the new ones as soon as those are recorded, even if
+            steps: The turn's steps. The new steps are added as soon as they are recorded, even if
                 the caller is cancelled meanwhile.
 
         Raises:
@@ -49,20 +49,20 @@ class TurnLog(Protocol):
 
 
 class NoLog:
-    """A log for turns that nobody else will continue or follow."""
+    """A log for turns that no other process continues or follows."""
 
     async def record(self, step: Step, steps: list[Step]) -> None:
         """Nothing to store."""
         steps.append(step)
 
     async def delta(self, text: str, *, refusal: bool = False) -> None:
-        """Nobody listens."""
+        """No one listens."""
 
     async def call_delta(self, index: int, tool: str, arguments: str) -> None:
-        """Nobody listens."""
+        """No one listens."""
 
     async def reset(self) -> None:
-        """Nobody listens."""
+        """No one listens."""
 
     async def joined(self, steps: list[Step]) -> None:
-        """Nobody can send any."""
+        """No messages can arrive."""

@@ -14,7 +14,8 @@ _NO_BLOBS: Final[Mapping[str, bytes]] = {}
 
 
 class InMemoryMemory:
-    """A conversation that ends with the process. Workers refuse it: others could not see it."""
+    """A conversation that ends with the process. Workers refuse it, because other workers could not
+    see it."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class InMemoryMemory:
             return [to_dict(message) for message in self._messages]
 
     def load(self, window: Window) -> Sequence[Message]:
-        """Return all messages; reading them is free, so the caller applies the window."""
+        """Return all messages. Reading them costs nothing, so the caller applies the window."""
         with self._lock:
             return tuple(self._messages)
 
@@ -65,7 +66,7 @@ class InMemoryMemory:
             self._blobs.update(blobs)
 
     def keep(self, blobs: Mapping[str, bytes]) -> None:
-        """Store bytes of attachments for messages to come."""
+        """Store bytes of attachments for future messages."""
         with self._lock:
             self._blobs.update(blobs)
 

@@ -31,7 +31,7 @@ _WHOLE = Window(messages=None)
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The key of a connection; settings besides these do not matter to it."""
+    """The key of a connection: the settings that affect it."""
 
     url: str
     sentinel_master: str
@@ -52,7 +52,7 @@ class _Server:
 
 @lru_cache(maxsize=32)
 def _connection(server: _Server) -> tuple[redis.Redis, Scripts]:
-    """One pool per process and server: a conversation costs no connection of its own."""
+    """One pool per process and server, so that a conversation needs no connection of its own."""
     client = connect(server.settings)
     scripts = Scripts(client, SCRIPTS)
     archive = open_archive(server.settings)
@@ -100,7 +100,7 @@ class RedisMemory:
         self.ttl_seconds = ttl_seconds
         overrides = {} if redis_url is None else {"redis_url": redis_url}
         if redis_url is not None and is_cluster(redis_url):
-            # Settings ask for a broker beside a cluster. A memory needs none.
+            # With a cluster, settings require a broker. A memory does not need one.
             overrides["broker_url"] = "memory://"
         self._settings = load_settings(**overrides)
         self._client, self._scripts = _connection(_Server.of(self._settings))

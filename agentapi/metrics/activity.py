@@ -1,7 +1,7 @@
-"""What a worker says about its work when somebody looks at the fleet.
+"""A worker's report about its current work, for views of the fleet.
 
-It crosses the broker as plain data, without anything that users said. Workers of neighbouring
-releases answer too: fields that are missing have defaults, and unknown ones are ignored.
+It crosses the broker as plain data, without users' text. Workers of other releases answer too:
+missing fields have defaults, and unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Final
 from agentapi.metrics.pace import Done
 
 COMMAND: Final = "activity"
-"""Name of the command that workers answer with a `WorkerActivity`."""
+"""Name of the remote-control command that workers answer with a `WorkerActivity`."""
 
 MOST_TURNS: Final = 50
-"""Turns of a worker that its answer describes, those that run longest."""
+"""Maximum turns in a worker's answer: those that have run longest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +28,11 @@ class RunningNow:
         conversation_id: Its conversation.
         agent: The agent that the turn was enqueued for.
         tenant_id: The tenant, or None.
-        attempt: How often it was claimed.
-        steps: Model responses and tool results so far.
-        seconds: Since the worker claimed it.
+        attempt: How many times it was claimed.
+        steps: Number of model responses and tool results so far.
+        seconds: Seconds since the worker claimed it.
         doing: ``model`` while it waits for a model, ``tools`` while tools run, ``isolated`` in a
-            process of its own, else the kind of a turn of the runtime's own: ``compaction``,
+            separate process, else the kind of a turn of the runtime itself: ``compaction``,
             ``gather``, ``chain``.
         tools: Names of the tools that run, if the worker's agents declare them.
     """
@@ -53,8 +53,8 @@ class ProviderUse:
     """A provider that a worker's agents use.
 
     Attributes:
-        requests: The fleet's limit of requests a minute; None for none.
-        tokens: The fleet's limit of tokens a minute; None for none.
+        requests: The fleet's limit of requests per minute; None for no limit.
+        tokens: The fleet's limit of tokens per minute; None for no limit.
     """
 
     requests: int | None = None
@@ -66,12 +66,12 @@ class WorkerActivity:
     """A worker's answer about its work.
 
     Attributes:
-        process: Identifies the process, whatever its name.
+        process: Identifies the process independently of its name.
         pid: Its process id on its machine.
         version: Its release.
         uptime: Seconds since it started.
-        slots: How many turns it can run at a time.
-        used: How many of them are taken.
+        slots: How many turns it can run at the same time.
+        used: How many slots are occupied.
         accepting: Whether it takes more turns.
         stopping: Whether it is shutting down.
         redis_away: Whether it waits for Redis.
@@ -105,7 +105,8 @@ class WorkerActivity:
 
     @classmethod
     def from_json(cls, data: object) -> WorkerActivity | None:
-        """Read an answer; None if it is not one, as from a worker of an older release."""
+        """Read an answer; None if it is not valid, for example from a worker of an older
+        release."""
         if not isinstance(data, Mapping) or "slots" not in data:
             return None
         known = _known(cls, data)

@@ -9,7 +9,7 @@ from agentapi.metrics.recorder import Metric
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _WAITS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TURNS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-# Those of OpenTelemetry's `gen_ai.client.operation.duration`.
+# The buckets of OpenTelemetry's `gen_ai.client.operation.duration`.
 _MODEL: Final = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56),
     *(5.12, 10.24, 20.48, 40.96, 81.92),
@@ -38,7 +38,7 @@ def _seconds(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> 
 
 
 UNKNOWN: Final = "unknown"
-"""The value of a label where nobody knows it."""
+"""The value of a label whose value is unknown."""
 
 TURNS_ACCEPTED: Final = _counter(
     "turns_accepted", "Turns that this process wrote into Redis.", "agent"
@@ -55,13 +55,13 @@ TURN_DURATION: Final = _seconds(
 )
 DISPATCH_WAIT: Final = _seconds(
     "turn_dispatch_wait",
-    "From the time when a turn could run to its claim: long waits mean too few workers.",
+    "From the time at which a turn could run to its claim; long waits mean too few workers.",
     _WAITS,
     "queue",
 )
 INBOX_WAIT: Final = _seconds(
     "turn_inbox_wait",
-    "Time that a turn waited behind others of its conversation; more workers do not help.",
+    "Time that a turn waited behind others of its conversation; more workers do not shorten it.",
     _WAITS,
     "agent",
 )
@@ -77,8 +77,8 @@ ATTEMPTS: Final = _counter(
 ATTEMPT_DURATION: Final = _seconds(
     "attempt_duration", "From a claim to its end.", _TURNS, "agent", "outcome"
 )
-TURNS_IN_FLIGHT: Final = _gauge("turns_in_flight", "Turns that this worker process runs.")
-TURN_SLOTS: Final = _gauge("turn_slots", "Turns that this worker process can run at a time.")
+TURNS_IN_FLIGHT: Final = _gauge("turns_in_flight", "Turns that this worker process is running.")
+TURN_SLOTS: Final = _gauge("turn_slots", "Turns that this worker process can run at the same time.")
 WRITES_REFUSED: Final = _counter(
     "writes_refused",
     "Writes refused because another worker owns the turn.",
@@ -90,19 +90,25 @@ MODEL_CALLS: Final = _counter(
     "model_calls", "Calls of models, by their result.", "provider", "model", "outcome"
 )
 MODEL_CALL_DURATION: Final = _seconds(
-    "model_call_duration", "Time of an answered model call.", _MODEL, "provider", "model"
+    "model_call_duration", "Duration of a successful model call.", _MODEL, "provider", "model"
 )
 MODEL_FIRST_CHUNK: Final = _seconds(
-    "model_first_chunk", "Time to the first text of a stream.", _MODEL, "provider", "model"
+    "model_first_chunk",
+    "Time to the first text of a streamed model call.",
+    _MODEL,
+    "provider",
+    "model",
 )
 TOKENS: Final = _counter(
     "tokens",
-    "Tokens counted by providers; cached ones are part of input.",
+    "Tokens as counted by providers; cached tokens are part of the input.",
     "provider",
     "model",
     "kind",
 )
-COST: Final = _counter("cost", "Cost of model calls by AGENTAPI_PRICES.", "provider", "model")
+COST: Final = _counter(
+    "cost", "Cost of model calls according to AGENTAPI_PRICES.", "provider", "model"
+)
 PROVIDER_WAITS: Final = _counter(
     "provider_waits", "Model calls that had to wait for their provider.", "provider", "reason"
 )
@@ -117,56 +123,63 @@ PROVIDER_HELD: Final = _gauge(
     "provider",
 )
 TOOL_CALLS: Final = _counter("tool_calls", "Calls of tools, by their result.", "tool", "outcome")
-TOOL_DURATION: Final = _seconds("tool_duration", "Time of a tool call.", _TOOLS, "tool")
+TOOL_DURATION: Final = _seconds("tool_duration", "Duration of a tool call.", _TOOLS, "tool")
 
 SCRIPT_DURATION: Final = _seconds(
-    "redis_script_duration", "Round trip of a Lua script, or of several together.", _SHORT, "script"
+    "redis_script_duration",
+    "Round trip of a Lua script, or of several sent together.",
+    _SHORT,
+    "script",
 )
 ARCHIVE_MOVES: Final = _counter(
     "archive_moves",
-    "Conversations that left Redis for the archive (out) or came back (in); outcome 'changed' is "
-    "one that was used meanwhile, 'failed' one that an error stopped.",
+    "Conversations that moved to the archive (out) or back to Redis (in). Outcome 'changed': the "
+    "conversation was used meanwhile; 'failed': an error stopped the move.",
     "direction",
     "outcome",
 )
 ARCHIVED_TURNS: Final = _counter(
     "archived_turns",
-    "Turns whose records left Redis for the archive (out) or came back (in); outcome 'changed' is "
-    "one that was changed meanwhile, 'failed' one that an error stopped.",
+    "Turns whose records moved to the archive (out) or back to Redis (in). Outcome 'changed': the "
+    "turn was changed meanwhile; 'failed': an error stopped the move.",
     "direction",
     "outcome",
 )
 LOOP_LAG: Final = _seconds(
-    "event_loop_lag", "How late the event loop runs what is due, once a second.", _SHORT
+    "event_loop_lag", "How late the event loop runs a timer, measured once a second.", _SHORT
 )
 
 GATEWAY_REQUESTS: Final = _counter(
     "gateway_requests", "Requests, by route and class of status.", "route", "method", "code"
 )
 GATEWAY_REQUEST_DURATION: Final = _seconds(
-    "gateway_request_duration", "Time of a request; for streams, to their end.", _TURNS, "route"
+    "gateway_request_duration",
+    "Duration of a request; for a stream, until its end.",
+    _TURNS,
+    "route",
 )
-GATEWAY_STREAMS: Final = _gauge("gateway_streams", "Streams and waiting requests that are open.")
+GATEWAY_STREAMS: Final = _gauge("gateway_streams", "Open streams and waiting requests.")
 GATEWAY_REFUSALS: Final = _counter(
     "gateway_refusals", "Requests refused with 401, 403, 413 or 429, by error code.", "reason"
 )
-STREAM_RESUMES: Final = _counter("stream_resumes", "Streams that continued after an event.")
+STREAM_RESUMES: Final = _counter("stream_resumes", "Streams that clients resumed after an event.")
 
-# The whole fleet, from Redis. Only gateways export these, and all gateways the same: use max().
+# Metrics of the whole fleet, from Redis. Only gateways export them, all with the same values: use
+# max().
 STORE_UP: Final = _gauge("store_up", "1 if Redis answered when the metrics were asked for.")
 PARTITIONS_MISSING: Final = _gauge(
     "partitions_missing",
-    "Partitions, of 256, whose shard of a cluster did not answer; their turns are not counted.",
+    "Partitions (of 256) whose cluster shard did not answer; their turns are not counted.",
 )
 TURNS_READY: Final = _gauge(
-    "turns_ready", "Turns of the fleet that could run and have no worker.", "queue"
+    "turns_ready", "Turns of the fleet that can run but have no worker.", "queue"
 )
-TURNS_RUNNING: Final = _gauge("turns_running", "Turns of the fleet that have a worker.")
+TURNS_RUNNING: Final = _gauge("turns_running", "Turns of the fleet that are running on a worker.")
 TURNS_PARKED: Final = _gauge(
     "turns_parked", "Turns of the fleet that wait for a provider, approvals or turns.", "reason"
 )
 OLDEST_READY: Final = _gauge(
-    "oldest_ready_turn_age_seconds", "How long the first ready turn has waited; 0 if none waits."
+    "oldest_ready_turn_age_seconds", "How long the oldest ready turn has waited; 0 if none waits."
 )
 SWEEP_AGE: Final = _gauge("sweep_age_seconds", "Time since the fleet's last complete sweep.")
 
@@ -186,4 +199,4 @@ FLEET: Final = (
     OLDEST_READY,
     SWEEP_AGE,
 )
-"""Those of the whole fleet, which gateways read from Redis when they are asked."""
+"""Metrics of the whole fleet, which a gateway reads from Redis when it is scraped."""

@@ -1,4 +1,4 @@
-"""Values of labels: bounded in number and form, so that no metric grows without end."""
+"""Values of labels, bounded in number and form, so that no metric grows without limit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import Final
 
 MAX_VALUES: Final = 100
-"""Values of a label, over all metrics of the process; further ones are `OTHER`."""
+"""Maximum values of a label, over all metrics of the process; further values become `OTHER`."""
 
 OTHER: Final = "other"
 
 LONGEST: Final = 100
-"""Characters of a value."""
+"""Maximum characters of a value."""
 
 _NAME = re.compile(r"[\w.:/@{}+ -]+", re.ASCII)
 

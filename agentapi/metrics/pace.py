@@ -1,4 +1,4 @@
-"""What this process has done in the last minute, for those who look at the fleet.
+"""What this process did in the last minute, for views of the fleet.
 
 It is counted whether or not the process serves metrics: a few additions for each turn and model
 call.
@@ -18,14 +18,14 @@ WINDOW: Final = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """What was done in some time.
+    """The work done in a period.
 
     Attributes:
         ended: Turns that ended, in any way.
-        failed: Those of them that failed.
+        failed: Turns that failed, which `ended` includes.
         model_calls: Model calls that were answered.
         tokens: Tokens of these calls, as their providers counted them.
-        cost: What they cost, in the unit of the setting `prices`.
+        cost: Their cost, in the unit of the setting `prices`.
     """
 
     ended: int = 0
@@ -44,7 +44,7 @@ class Done:
 
     @classmethod
     def from_json(cls, data: object) -> Done:
-        """Read plain data; what is missing or is not a number counts as 0."""
+        """Read plain data; missing or invalid values count as 0."""
         given = data if isinstance(data, Mapping) else {}
         numbers: dict[str, Any] = {
             name: given[name] for name in _NAMES if isinstance(given.get(name), int | float)
@@ -56,13 +56,13 @@ _NAMES: Final = tuple(field.name for field in fields(Done))
 
 
 class Pace:
-    """Adds up what is done, second by second. Safe to share between threads."""
+    """Adds up work, second by second. Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._total = _Sums()
-        # One for each second of the window, which is used again after it.
+        # One for each second of the window, reused after that.
         self._seconds = [_Sums() for _ in range(WINDOW)]
 
     def add(
@@ -74,7 +74,7 @@ class Pace:
         tokens: int = 0,
         cost: float = 0.0,
     ) -> None:
-        """Add what was done now; see `Done`."""
+        """Add work that was done now; see `Done`."""
         second = int(self._clock())
         with self._lock:
             sums = self._seconds[second % WINDOW]
@@ -88,14 +88,14 @@ class Pace:
                 each.cost += cost
 
     def minute(self) -> Done:
-        """What was done in the last minute; the current second counts as a whole one."""
+        """The work of the last minute; the current second counts as a whole one."""
         first = int(self._clock()) - WINDOW + 1
         with self._lock:
             kept = [sums.done() for sums in self._seconds if sums.second >= first]
         return sum(kept, start=Done())
 
     def total(self) -> Done:
-        """What was done since the process started."""
+        """The work since the process started."""
         with self._lock:
             return self._total.done()
 

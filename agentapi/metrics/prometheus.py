@@ -1,4 +1,4 @@
-"""A recorder that shows its metrics through prometheus_client."""
+"""A recorder that exports its metrics through prometheus_client."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ with needs_extra("metrics", "serving metrics"):
     )
 
 FOLD_AT: Final = 100
-"""What is heard before it is added up, unless somebody asks for the metrics before. Few, because
-what is kept for long costs time in garbage collections."""
+"""Maximum observations that are buffered before they are added up, unless the metrics are read
+earlier. Few, because long-lived objects slow down garbage collection."""
 
 _MOST_KEYS: Final = 10_000
-"""Combinations of labels that are remembered; further ones are looked up each time."""
+"""Maximum label combinations that are cached; others are looked up each time."""
 
 _Labels: TypeAlias = tuple[str, ...]
 
@@ -47,8 +47,8 @@ class _Cell:
 class PrometheusRecorder:
     """See `Recorder`; also a collector of prometheus_client.
 
-    The metrics of prometheus_client take several microseconds for each number, several percent of
-    a worker's cost for a turn. Here a number is only kept, and many are added up at a time.
+    The metrics of prometheus_client take several microseconds per number, several percent of a
+    worker's cost of a turn. Here a number is only buffered, and many are added up at a time.
     """
 
     on = True
@@ -71,7 +71,7 @@ class PrometheusRecorder:
         self._gauges: dict[str, dict[_Labels, Read]] = {name: {} for name in self._metrics}
         self._known: dict[tuple[str, _Labels], _Cell] = {}
         for metric in self._metrics.values():
-            # Prometheus sees no increase in a series that begins with 1.
+            # Prometheus does not see an increase in a series that begins with 1.
             for value in metric.begins:
                 self._cell(metric, (value,))
             if metric.kind == "counter" and not metric.labels:
@@ -99,17 +99,17 @@ class PrometheusRecorder:
             self._gauges[metric.name][self._bounded(metric, labels)] = read
 
     def describe(self) -> Iterable[Any]:
-        """The metrics without values, by which a registry notices the same names."""
+        """The metrics without values, by which a registry detects duplicate names."""
         return [_family(metric) for metric in self._metrics.values()]
 
     def collect(self) -> Iterable[Any]:
-        """The metrics as they are now."""
+        """The current metrics."""
         with self._lock:
             self._fold()
             return [self._filled(metric) for metric in self._metrics.values()]
 
     def _fold_unless_busy(self) -> None:
-        # Whoever holds the lock adds up what all have kept.
+        # The thread that holds the lock adds up what all threads have buffered.
         if self._lock.acquire(blocking=False):
             try:
                 self._fold()
@@ -118,12 +118,12 @@ class PrometheusRecorder:
 
     def _fold(self) -> None:
         heard, known = self._heard, self._known
-        # No more than what is there now: others may keep adding.
+        # No more than there is now, because other threads may keep adding.
         for _ in range(len(heard)):
             metric, labels, number = heard.popleft()
             cell = known.get((metric.name, labels)) or self._cell(metric, labels)
             if metric.buckets:
-                # Clocks of two machines may disagree.
+                # The clocks of two machines may disagree.
                 number = max(0.0, number)
                 cell.buckets[bisect_left(metric.buckets, number)] += 1
             cell.total += number

@@ -1,7 +1,7 @@
-"""What the parts of a process tell about their work, and who hears it.
+"""The recorder through which the parts of a process report metrics.
 
-There is one recorder for each process, as there is one log: what is measured is the process. Parts
-ask for it when something happens, so that it can be installed at any time.
+Each process has one recorder, as it has one log, because the process is what is measured. Code
+looks it up when something happens, so it can be installed at any time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Metric:
     """One metric; all of them are in `agentapi.metrics.catalog`.
 
     Attributes:
-        name: As Prometheus shows it; a counter ends in ``_total``.
-        kind: What it is.
-        text: What it says, for people.
+        name: The name in Prometheus; that of a counter ends in ``_total``.
+        kind: Counter, gauge or histogram.
+        text: Its description.
         labels: Names of its labels. Each keeps at most `MAX_VALUES` values.
         buckets: Upper bounds of a histogram's buckets, in seconds.
         begins: Values of its only label that are shown as 0 before anything is counted.
@@ -41,10 +41,11 @@ class Metric:
 
 
 class Recorder(Protocol):
-    """Hears what is counted and measured. Safe to share between threads; raises nothing.
+    """Receives counts and measurements. Safe to share between threads; never raises.
 
     Attributes:
-        on: Whether anybody hears it. Callers ask before they measure something only for this.
+        on: Whether metrics are recorded. Callers check it before they measure something only for
+            metrics.
     """
 
     on: bool
@@ -64,7 +65,7 @@ class Recorder(Protocol):
         ...
 
     def watch(self, metric: Metric, read: Read, *labels: str) -> None:
-        """Let a gauge have the value that a function returns whenever it is asked."""
+        """Set the function that returns a gauge's value whenever it is read."""
         ...
 
 
@@ -74,13 +75,13 @@ class NoMetrics:
     on = False
 
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
-        """Nobody hears it."""
+        """Records nothing."""
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
-        """Nobody hears it."""
+        """Records nothing."""
 
     def watch(self, metric: Metric, read: Read, *labels: str) -> None:
-        """Nobody asks."""
+        """Records nothing."""
 
 
 class _Installed:

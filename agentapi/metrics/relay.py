@@ -10,20 +10,20 @@ from agentapi.metrics.labels import LONGEST
 from agentapi.metrics.recorder import Metric, Read, Recorder
 
 RELAYED: Final = "metrics"
-"""Name of what was heard in the answer of a process."""
+"""Key of the observations in a process's answer."""
 
 MOST_BYTES: Final = 40_000
-"""What a relay keeps, roughly as JSON; what comes after is dropped. The answer of a process goes
-through a pipe that holds 65,536 bytes."""
+"""Approximate bytes of JSON that a relay keeps; later observations are dropped. A process sends its
+answer through a pipe that holds 65,536 bytes."""
 
 _ROOM: Final = 32
-"""Bytes of an entry besides its texts."""
+"""Bytes of an entry in addition to its texts."""
 
 _BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
 
 class Relay:
-    """A recorder that keeps what it hears, as JSON values."""
+    """A recorder that keeps its observations as JSON values."""
 
     on = True
 
@@ -40,10 +40,10 @@ class Relay:
         self._keep(metric, seconds, labels)
 
     def watch(self, metric: Metric, read: Read, *labels: str) -> None:
-        """Gauges are of the process, which ends."""
+        """Gauges describe the process, which ends."""
 
     def heard(self) -> list[list[Any]]:
-        """What was heard so far: name, number and labels of each."""
+        """The observations so far: name, number and labels of each."""
         return list(self._heard)
 
     def _keep(self, metric: Metric, number: float, labels: tuple[str, ...]) -> None:
@@ -56,7 +56,8 @@ class Relay:
 
 
 def replay(heard: Iterable[list[Any]], recorder: Recorder) -> None:
-    """Tell a recorder what a relay heard. What another release calls otherwise is left out."""
+    """Pass a relay's observations to a recorder. Names that this release does not know are
+    skipped."""
     for name, number, *labels in heard:
         metric = _BY_NAME.get(name)
         if metric is None or len(metric.labels) != len(labels):

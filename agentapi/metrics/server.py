@@ -23,20 +23,20 @@ from agentapi.supervision import Service, Supervisor
 log = logging.getLogger("agentapi.metrics")
 
 Page: TypeAlias = tuple[str, bytes]
-"""The status and the JSON of an answer."""
+"""The status and the JSON body of a response."""
 
 PATIENCE: Final = 5.0
-"""Seconds that a client may take to send its request or to read the answer."""
+"""Seconds that a client has to send its request, and to read the response."""
 
 LOOK: Final = 0.5
-"""Seconds between checks whether the server must stop."""
+"""Seconds between two checks whether the server must stop."""
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` in a thread, and pages of JSON that it is given.
+    """Serves ``GET /metrics`` and the given JSON pages in a thread.
 
-    It has no authentication, so it listens on loopback unless told otherwise. It never ends the
-    process, whatever happens to it.
+    It has no authentication, so it listens on loopback unless configured otherwise. Its failure
+    never ends the process.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class MetricsServer:
         pages: Mapping[str, Callable[[], Page]] | None = None,
         waits: bool = False,
     ) -> None:
-        """Take the port.
+        """Bind the port.
 
         Args:
             host: Address to listen on.
             port: The port; 0 for a free one.
-            setting: The variable that gave the port, for errors.
+            setting: The variable that sets the port, for errors.
             collectors: Returns further collectors of prometheus_client.
-            pages: What answers other paths. It is called in the thread of the request.
-            waits: Whether another process may still have the port, for which this one then waits.
+            pages: Answers other paths. It is called in the request's thread.
+            waits: Whether to wait while another process still holds the port.
 
         Raises:
-            ConfigurationError: The port cannot be taken, or the extra is not installed.
+            ConfigurationError: The port cannot be bound, or the extra is not installed.
         """
         with needs_extra("metrics", "serving metrics"):
             from prometheus_client import (
@@ -103,13 +103,13 @@ class MetricsServer:
             if not (waits and error.errno == errno.EADDRINUSE):
                 raise ConfigurationError(
                     f"cannot serve metrics on {host}:{port} ({setting}): {error.strerror}; each "
-                    "process on a machine needs a port of its own"
+                    "process on a machine needs its own port"
                 ) from error
-        # A supervisor of its own: neither the process nor its health depends on its metrics.
+        # It has its own supervisor: neither the process nor its health depends on its metrics.
         self._service = Supervisor(fatal=None).thread("agentapi-metrics", self._run)
 
     def start(self) -> None:
-        """Install the recorder of this process, and serve."""
+        """Install this process's recorder, and serve."""
         install(self.recorder)
         self._service.start()
 
@@ -137,7 +137,7 @@ class MetricsServer:
             service.progress()
 
     def _wait_for_the_port(self, service: Service) -> WSGIServer | None:
-        """Take the port when the process that has it ends; None if this one stops before."""
+        """Bind the port once the process that holds it ends; None if this server stops first."""
         log.info(line("metrics.waiting", host=self.host, port=self.port))
         while not service.wait(LOOK):
             service.progress()
@@ -150,14 +150,14 @@ class MetricsServer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request: a slow client does not keep others waiting."""
+    """One thread per request: a slow client does not block others."""
 
     daemon_threads = True
     block_on_close = False
 
     @override
     def server_bind(self) -> None:
-        # Not the superclass's, which asks a name server for this machine's name.
+        # Not the superclass's method, which looks up this machine's name in DNS.
         self.allow_reuse_address = True
         TCPServer.server_bind(self)
         host, self.server_port = self.server_address[:2]

@@ -1,4 +1,4 @@
-"""Checks of what servers and providers answer, before anything uses it."""
+"""Checks of servers' and providers' answers before they are used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentapi.errors import ProviderUnavailable
 from agentapi.providers.base import ModelResponse
 
 MOST_TOKENS: Final = 10**12
-"""Larger token counts are ignored as nonsense: they would use up every budget."""
+"""Larger token counts are ignored as wrong: they would exhaust every budget."""
 
 LONGEST_ANSWER: Final = 33_554_432
 """Maximum characters of one answer; no model writes that much, but a broken server might."""

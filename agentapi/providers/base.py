@@ -1,7 +1,7 @@
 """The provider protocol, and the registry that keeps one client per provider and event loop.
 
 A provider turns a `ModelRequest` into a `ModelResponse`. It holds no conversation, does not retry
-(the runtime does, durably) and raises only subclasses of `ProviderError`.
+(the runtime retries durably), and raises only subclasses of `ProviderError`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ToolSpec:
     """A tool as a model sees it: name, description and the JSON schema of its arguments.
 
     Attributes:
-        strict: Whether the provider is asked to keep to the schema exactly, if it can.
+        strict: Whether to ask the provider to follow the schema exactly, if it can.
     """
 
     name: str
@@ -42,12 +42,13 @@ class ToolSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OutputSpec:
-    """The type of a reply. Compared by identity: an agent has one, so providers can cache by it.
+    """The type of a reply. It is compared by identity: an agent has only one, so providers can
+    cache by it.
 
     Attributes:
         name: Name of the type: letters, digits, underscores and dashes.
         schema: Its JSON schema, always of an object.
-        free: Whether any JSON object will do.
+        free: Whether any JSON object is valid.
     """
 
     name: str
@@ -60,8 +61,8 @@ class ToolUse:
     """How a model may use the tools of a request.
 
     Attributes:
-        required: Whether it must call one.
-        name: The one that it must call; None leaves the choice to it.
+        required: Whether it must call a tool.
+        name: The tool that it must call; None leaves the choice to the model.
         parallel: Whether one response may have several calls. The agent loop keeps only the first
             call of providers that do not support this.
     """
@@ -84,10 +85,11 @@ class ModelRequest:
         output: The type of the reply; None for plain text.
         blobs: Bytes of the messages' attachments by name.
         tool_use: How the model may use the tools; None leaves it to the model.
-        history: How many of the messages, from the first, are of earlier turns. They may be left
+        history: How many of the messages, from the first, belong to earlier turns. They may be left
             out if the request is too long.
-        sampling: What the turn's request decides; the provider takes of it what it supports
-            (`register_provider`). It takes precedence over `options`, but raises no limit in them.
+        sampling: Options from the turn's request. The provider uses those that it supports
+            (`register_provider`). They take precedence over `options`, but never raise a limit in
+            them.
     """
 
     model: str
@@ -108,9 +110,8 @@ class ModelResponse:
 
     Attributes:
         finish: Why the model stopped.
-        model: The model that answered, such as ``openai:gpt-5``; the caller of the provider sets
-            it.
-        estimate: Estimated tokens of the request as it was sent; set by the caller too.
+        model: The model that answered, such as ``openai:gpt-5``; set by the provider's caller.
+        estimate: Estimated tokens of the request as it was sent; also set by the caller.
     """
 
     message: AssistantMessage
@@ -149,7 +150,7 @@ class CallDelta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextReset:
-    """Discard the text and calls so far: another provider starts over."""
+    """Discard the text and calls so far: another provider starts again."""
 
 
 StreamPart: TypeAlias = TextDelta | CallDelta | TextReset | ModelResponse
@@ -158,9 +159,9 @@ StreamPart: TypeAlias = TextDelta | CallDelta | TextReset | ModelResponse
 class Provider(Protocol):
     """A model provider. A client is used from one event loop only.
 
-    A provider that accepts images and files sets ``takes_attachments = True``. For others, those of
-    earlier messages are replaced by a short text, and a message with new ones is refused, so that
-    the agent's next provider is asked.
+    A provider that accepts images and files sets ``takes_attachments = True``. For other providers,
+    attachments of earlier messages are replaced by a short text, and a message with new ones is
+    refused, so that the agent's next provider is asked.
     """
 
     @property
@@ -198,12 +199,12 @@ class Provider(Protocol):
 
 @runtime_checkable
 class CheckedProvider(Protocol):
-    """What a provider may also have, so that `agentapi doctor` and workers can check it."""
+    """An optional protocol of providers, by which `agentapi doctor` and workers check them."""
 
     async def check(self, models: Collection[str]) -> None:
         """Check the address, the key and the models, without spending tokens.
 
-        It is given a few seconds. A provider without this method is not checked.
+        It has a few seconds. A provider without this method is not checked.
 
         Args:
             models: The models that agents use.
@@ -221,8 +222,8 @@ ProviderFactory: TypeAlias = Callable[[], Provider]
 class ProviderRegistry:
     """Provider factories by name, and one client per factory and event loop.
 
-    An SDK's client, like the aiohttp session below it, is bound to the event loop that it first ran
-    on. So a client lives as long as its loop.
+    An SDK's client, like the aiohttp session below it, is bound to the event loop on which it first
+    ran. So a client lives as long as its loop.
     """
 
     def __init__(self) -> None:
@@ -244,7 +245,8 @@ class ProviderRegistry:
         if not name or ":" in name:
             raise InvalidAgent(
                 f"{name!r} is not a valid provider name: expected one or more characters without a "
-                "colon, which separates provider and model in Agent(provider='openai:gpt-5')"
+                "colon, which separates the provider from the model in "
+                "Agent(provider='openai:gpt-5')"
             )
         supported = frozenset(sampling)
         if unknown := sorted(supported - SAMPLING):
@@ -289,7 +291,7 @@ class ProviderRegistry:
             )
 
     def get(self, name: str) -> Provider:
-        """Return the running loop's client of the provider; created at the first call.
+        """Return the running loop's client of the provider. The first call creates it.
 
         Raises:
             InvalidAgent: No provider with that name is registered.

@@ -1,7 +1,7 @@
 """The registry that agents use, with the built-in providers.
 
-Each SDK is imported when its provider is first used: openai alone costs more than a second and
-65 MiB, which a worker that never calls it should not pay.
+Each SDK is imported when its provider is first used: openai alone costs more than a second and 65
+MiB, which a worker that never calls it should not spend.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _GEMINI: Final = SAMPLING - {"logit_bias", "verbosity"}
 
 providers = ProviderRegistry()
 for _name, _factory, _sampling in (
-    # Its reply follows from the request: nothing is sampled.
+    # Its reply is deterministic: nothing is sampled.
     ("offline", _offline, SAMPLING),
     ("openai", _openai, SAMPLING),
     ("openrouter", _openrouter, SAMPLING),
@@ -63,7 +63,7 @@ def preload(names: Iterable[str]) -> None:
     """Import the SDKs of built-in providers now, rather than during the first model call.
 
     Args:
-        names: Names of providers; others than the built-in ones are skipped.
+        names: Names of providers; those that are not built in are skipped.
     """
     for name in names:
         if name in _MODULES:

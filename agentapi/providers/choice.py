@@ -50,14 +50,14 @@ def model_choices(
         open_places = [i for i, choice in enumerate(choices) if choice.model is None]
         if not open_places:
             raise InvalidAgent(
-                f"agent {agent!r}: model={model!r} applies to no provider, since each includes its "
-                f"own ({', '.join(map(str, choices))}): remove one or the other"
+                f"agent {agent!r}: model={model!r} applies to no provider, because each names its "
+                f"own model ({', '.join(map(str, choices))}): remove one or the other"
             )
         choices[open_places[0]] = replace(choices[open_places[0]], model=model)
     for choice in choices:
         if choices.count(choice) > 1:
             raise InvalidAgent(
-                f"agent {agent!r}: provider {str(choice)!r} is listed twice: the second would only "
+                f"agent {agent!r}: provider {str(choice)!r} is listed twice: the second one would "
                 "fail like the first; choose another provider or model"
             )
     return tuple(choices)

@@ -1,4 +1,4 @@
-"""Errors for the refusals of HTTP APIs, grouped by what the caller must do."""
+"""Converts errors of HTTP APIs to errors grouped by what the caller must do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TOO_LONG = re.compile(
     r"|too many (input )?tokens|(prompt|input|request) is too (long|large)",
     re.IGNORECASE,
 )
-"""How different servers say that a request is too long; few have an error code for it."""
+"""How servers say that a request is too long. Few have an error code for it."""
 
 _LIMITS: Final = re.compile(
     r"maximum context length (?:is|of) (\d[\d,]{0,11})"
@@ -47,10 +47,10 @@ _COUNTS: Final = re.compile(
     re.IGNORECASE,
 )
 _REPLIES: Final = re.compile(r"(\d[\d,]{0,11}) (?:in|for) the (?:completion|output)", re.IGNORECASE)
-"""Numbers in such messages, as OpenAI, OpenRouter, Gemini, Anthropic, vLLM, llama.cpp and LM Studio
-give them: what the model accepts, what was counted, and which part of both is for the reply."""
+"""Numbers in such messages of OpenAI, OpenRouter, Gemini, Anthropic, vLLM, llama.cpp and LM Studio:
+the model's limit, the request's size, and the part of both that is reserved for the reply."""
 SHORTEST_SECRET: Final = 8
-"""Characters that a key has at least; providers' keys have twenty and more."""
+"""Minimum characters of a key; providers' keys have twenty or more."""
 
 LONGEST_MESSAGE: Final = 2_000
 """Maximum bytes of an error text: some servers answer with a whole HTML page."""
@@ -79,11 +79,11 @@ def refused(
     text = _said(f"provider {provider!r} answered {status}: {message}", secret)
     if misconfigured or status in _CONFIGURATION:
         return ProviderMisconfigured(
-            f"{text}; check the API key, its quota and permissions, and the model's name",
+            f"{text}; check the API key, its quota and permissions, and the model name",
             provider=provider,
             status=status,
         )
-    # Checked before the statuses that are retried: the same request would be too long again.
+    # Checked before the statuses that are retried, because a retry would be too long again.
     if status == _TOO_LARGE or (400 <= status < 429 and _TOO_LONG.search(message)):
         return _too_long(provider, message, text, status)
     if status in _RETRY or status >= 500:
@@ -92,7 +92,7 @@ def refused(
 
 
 def reported(provider: str, message: str, secret: str) -> ProviderError:
-    """Build the error for what a server reports without an HTTP status, in a stream."""
+    """Build the error for a fault that a server reports inside a stream, without an HTTP status."""
     text = _said(f"provider {provider!r} failed: {message}", secret)
     if _TOO_LONG.search(message):
         return _too_long(provider, message, text, None)
@@ -104,7 +104,7 @@ def _too_long(provider: str, message: str, text: str, status: int | None) -> Con
     limit, counted = (_number(pattern, message) for pattern in (_LIMITS, _COUNTS))
     reply = _number(_REPLIES, message)
     if reply and limit and counted and reply < limit:
-        # What the reply may take is not there for the request.
+        # The part reserved for the reply is not available for the request.
         limit, counted = limit - reply, counted - reply
     return ContextTooLong(
         f"{text}; the request does not fit the model's context: shorten the message, or use a "
@@ -147,7 +147,7 @@ def unlisted(
     Args:
         provider: Name of the provider.
         models: The models that it does not list.
-        known: Models that it lists, as far as they are known.
+        known: Models that it lists, if known.
     """
     some = sorted(known)[:_SHOWN_MODELS]
     more = ", …" if len(known) > len(some) else ""
@@ -162,10 +162,10 @@ def _said(text: str, secret: str) -> str:
 
 
 def without_secret(text: str, secret: str) -> str:
-    """Replace the secret in a text by ``***``, also where it is percent-encoded.
+    """Replace the secret in a text by ``***``, also in its percent-encoded form.
 
-    A text of fewer than `SHORTEST_SECRET` characters is not a secret, but a placeholder for a
-    server that needs none. Replacing it would remove letters from the middle of words.
+    A text of fewer than `SHORTEST_SECRET` characters is not a secret but a placeholder, for a
+    server that needs no key. Replacing it would corrupt words that contain it.
     """
     if len(secret) < SHORTEST_SECRET:
         return text
@@ -187,7 +187,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         try:
             return max(float(value), 0.0)
         except ValueError:
-            # This compares with our own clock; a wait is never negative, however wrong that is.
+            # This compares with our own clock, which may be wrong; a wait is never negative.
             until = parsedate_to_datetime(value) - datetime.now(UTC)
             return max(until.total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):

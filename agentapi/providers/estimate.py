@@ -13,7 +13,7 @@ _BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "m
 
 
 def output_bound(options: Mapping[str, Any]) -> int | None:
-    """How many tokens the options of a request allow for the reply; None if they do not say."""
+    """How many tokens the options of a request allow for the reply; None if they set no limit."""
     for name in _BOUNDS if options else ():
         if type(value := options.get(name)) is int and value > 0:
             return value
@@ -21,7 +21,7 @@ def output_bound(options: Mapping[str, Any]) -> int | None:
 
 
 def reply_bound(request: ModelRequest) -> int | None:
-    """How many tokens a request allows for the reply; None if it does not say."""
+    """How many tokens a request allows for the reply; None if it sets no limit."""
     own, asked = output_bound(request.options), request.sampling.max_output_tokens
     if own is None or asked is None:
         return asked if own is None else own
@@ -31,7 +31,7 @@ def reply_bound(request: ModelRequest) -> int | None:
 def calibrated(counted: int, estimate: int) -> float | None:
     """The provider's count of tokens divided by our estimate; None without a count.
 
-    Bounded, so that one odd count of a provider does not distort all later windows.
+    Bounded, so that one wrong count of a provider does not distort all later windows.
     """
     if not counted or not estimate:
         return None

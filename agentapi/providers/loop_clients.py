@@ -1,4 +1,4 @@
-"""Clients that belong to an event loop: one for each key and loop, shared by all who use them."""
+"""Clients that belong to an event loop: one for each key and loop, shared by all users."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ class LoopClients(Generic[K, C]):
         ] = weakref.WeakKeyDictionary()
 
     def get(self, key: K, make: Callable[[], C]) -> C:
-        """The running loop's client; made at the first call."""
+        """The running loop's client. The first call creates it."""
         clients = self._clients.setdefault(asyncio.get_running_loop(), {})
         if key not in clients:
             clients[key] = make()
         return clients[key]
 
     def forget(self, key: K) -> None:
-        """Drop the clients of all loops without closing them: only their loops could do that."""
+        """Drop the clients of all loops without closing them, which only their loops could do."""
         for clients in self._clients.values():
             clients.pop(key, None)
 
     def hold(self, holder: object, keys: Iterable[K]) -> None:
-        """Note that somebody on the running loop uses these clients until `release`.
+        """Record that a holder on the running loop uses these clients until `release`.
 
         Args:
-            holder: Whoever uses them. It is held weakly: an object that is gone holds nothing.
+            holder: The user of the clients. It is referenced weakly, so a freed object holds
+                nothing.
             keys: The clients, whether they exist yet or not.
         """
         holders = self._holders.setdefault(asyncio.get_running_loop(), {})
@@ -55,10 +56,11 @@ class LoopClients(Generic[K, C]):
             holders.setdefault(key, weakref.WeakSet()).add(holder)
 
     async def release(self, holder: object) -> None:
-        """Close the running loop's clients that nobody but this holder uses.
+        """Close the running loop's clients that no other holder uses.
 
         Raises:
-            Exception: What the first client raised that could not be closed; all others are closed.
+            Exception: The error of the first client that could not be closed. All others are
+                closed.
         """
         loop = asyncio.get_running_loop()
         holders = self._holders.get(loop, {})
@@ -76,7 +78,8 @@ class LoopClients(Generic[K, C]):
         """Close the running loop's clients.
 
         Raises:
-            Exception: What the first client raised that could not be closed; all others are closed.
+            Exception: The error of the first client that could not be closed. All others are
+                closed.
         """
         loop = asyncio.get_running_loop()
         self._holders.pop(loop, None)
@@ -84,7 +87,7 @@ class LoopClients(Generic[K, C]):
 
 
 async def close_all(clients: Sequence[Closable]) -> None:
-    """Close all clients side by side, whatever one of them raises; then raise the first error."""
+    """Close all clients in parallel, even if one of them fails; then raise the first error."""
 
     async def close(client: Closable) -> None:
         await client.aclose()

@@ -1,4 +1,4 @@
-"""Sizes of models: how many tokens they take and write. Users add their own (AGENTAPI_MODELS)."""
+"""Sizes of models: how many tokens they read and write. Users add their own (AGENTAPI_MODELS)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from agentapi.turns.model_size import ModelSize
 
 OTHER: Final = "*"
-"""The name of all models that no other entry of the table describes."""
+"""The name that stands for all models without an entry of their own."""
 
 
 def _size(context: int, output: int) -> ModelSize:
@@ -54,14 +54,14 @@ SIZES: Final[Mapping[str, ModelSize]] = {
     "grok": _size(131_072, 16_384),
     "kimi-k2": _size(131_072, 16_384),
     "glm-4": _size(131_072, 16_384),
-    # The offline provider has no context of its own unless its options give it one.
+    # The offline provider has no context limit unless its options set one.
     "offline-1": _size(1_000_000, 8_192),
     "script-1": _size(1_000_000, 8_192),
     OTHER: _size(128_000, 8_192),
 }
-"""By the beginning of the model's name, without its vendor: the longest one that fits counts.
+"""Keyed by a prefix of the model's name, without its vendor; the longest match counts.
 
-A size that is too small costs history, one that is too large costs a failed call, after which the
+A size that is too small costs history. One that is too large costs a failed call, after which the
 conversation remembers the real size (`agentapi.engine.fitting`). Providers with separate limits for
 request and reply are listed with the sum of both.
 """
@@ -81,7 +81,7 @@ def size_of(provider: str, model: str, own: Mapping[str, ModelSize]) -> ModelSiz
         provider: The provider's name.
         model: The provider's name of the model, such as ``gpt-5-mini`` or
             ``deepseek/deepseek-r1:free``.
-        own: The user's table, by ``provider:model``, by the beginning of a model's name, or ``*``.
+        own: The user's table, keyed by ``provider:model``, a prefix of a model's name, or ``*``.
     """
     for name in _names(provider, model) if own else ():
         if name in own:

@@ -57,8 +57,8 @@ class OfflineProvider:
     - "What are your instructions?" is answered with the system prompt.
     - Anything else is echoed, with a short description of its images and files.
 
-    A request's stop texts and limit of tokens (4 characters each), and ``max_tokens`` in the
-    agent's options, cut the reply. With a context, requests that are longer are refused.
+    A request's stop sequences and token limit (4 characters per token), and ``max_tokens`` in the
+    agent's options, cut the reply. With a context, longer requests are refused.
     """
 
     name = "offline"
@@ -73,7 +73,8 @@ class OfflineProvider:
         Args:
             delay: Seconds before each answer starts, at least 0.
             chunk_delay: Seconds between the pieces of a streamed answer, at least 0.
-            context: Tokens of a request at most, at 4 characters a token; no limit when not given.
+            context: Maximum tokens of a request, at 4 characters per token; no limit when not
+                given.
         """
         self._context = context
         self._delay = delay
@@ -165,7 +166,7 @@ def _answer(request: ModelRequest) -> ModelResponse:
 
 
 def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
-    """The request that was made first, and what has been said of its reply already."""
+    """The original request, and the part of its reply that already exists."""
     messages = request.messages
     reply = messages[-2] if len(messages) > 1 else None
     if isinstance(reply, AssistantMessage) and messages[-1] == UserMessage(content=CONTINUE):
@@ -174,7 +175,7 @@ def _begun(request: ModelRequest) -> tuple[ModelRequest, str]:
 
 
 def _until_stop(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stop texts."""
+    """The text before the first stop sequence."""
     ends = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(ends, default=len(text))]
 

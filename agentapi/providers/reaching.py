@@ -1,4 +1,4 @@
-"""Why a provider cannot be reached, in words: its address, and the system's own reason."""
+"""Error texts for an unreachable provider: its address, and the operating system's reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unreachable(
         address: URL of its server.
         error: What the HTTP client raised.
         secret: The API key, which is removed from the text.
-        timeout: Seconds of silence after which the client gave up.
+        timeout: Seconds without data after which the client gave up.
     """
     causes = list(causes_of(error))
     found = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), None)

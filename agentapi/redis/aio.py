@@ -34,8 +34,8 @@ from agentapi.settings import Settings
 T = TypeVar("T")
 
 QUEUE_TIME: Final = 30.0
-"""Seconds that a command may wait for one of our own connections: such a wait is caused by our
-load and says nothing about Redis."""
+"""Seconds that a command may wait for a free connection. Such a wait is caused by our own load and
+says nothing about Redis."""
 
 
 def connect(
@@ -100,7 +100,7 @@ class AsyncScripts:
         text = scripts.cluster_source if self._on_cluster else scripts.source
         self._scripts = {name: client.register_script(text(name)) for name in scripts.names}
         self.bring_back: Callable[[Absent], object] | None = None
-        """Brings back what is in the archive; called in a thread."""
+        """Brings records back from the archive. It is called in a thread."""
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script. If it needs something that is in the archive, bring that back first.

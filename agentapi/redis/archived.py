@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from agentapi.errors import ArchiveUnavailable
 
 MAX_RETURNS: Final = 3
-"""How often one call brings something back, should it move away again in between."""
+"""How many times one call restores a record that moves to the archive again in between."""
 
 _AWAY: Final = re.compile(r"ARCHIVED ([0-9a-f]{32}) (.+)", re.S)
 _AWAY_TURN: Final = re.compile(r"ARCHIVED TURN (\d{3}-[0-9a-f]{32}) (\d+)")
@@ -45,7 +45,7 @@ class AwayTurn:
 
 
 Absent: TypeAlias = Away | AwayTurn
-"""What is in the archive, and must come back before a call can go on."""
+"""A record that is in the archive and must come back before a call can continue."""
 
 
 def away_of(error: RedisError) -> Absent | None:
@@ -59,6 +59,6 @@ def away_of(error: RedisError) -> Absent | None:
 def no_archive() -> ArchiveUnavailable:
     """The error of a process that needs something from the archive, and has none."""
     return ArchiveUnavailable(
-        "the conversation or turn is in the archive, and this process has none: set "
-        "AGENTAPI_ARCHIVE_URL here as in the workers"
+        "the conversation or turn is in the archive, but this process has no archive: set "
+        "AGENTAPI_ARCHIVE_URL here to the same value as in the workers"
     )

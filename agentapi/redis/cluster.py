@@ -40,21 +40,21 @@ from agentapi.redis.routes import key_of
 log = logging.getLogger("agentapi.store")
 
 SIDE_BY_SIDE: Final = 8
-"""Calls that wait for one node at the same time, of those that need several nodes."""
+"""Maximum concurrent calls to one node, among calls that need several nodes."""
 
 _PAUSES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""Seconds before a command is sent again whose slot is on the move."""
+"""Seconds before a command is sent again while its slot is migrating."""
 
 _RECONNECTS: Final = 2
-"""Tries beyond the first while a node cannot be reached."""
+"""Retries while a node cannot be reached."""
 
 _REFRESH_EVERY: Final = 0.1
-"""Seconds between two looks at the cluster's map."""
+"""Seconds between two updates of the cluster's slot map."""
 
 _LOST: Final = (redis.ConnectionError, redis.TimeoutError)
 
 Answers: TypeAlias = list[Any]
-"""For each command its answer, or the error that it ended with."""
+"""The answer of each command, or the error that it failed with."""
 
 
 class ClusterClient(redis.Redis):
@@ -367,7 +367,7 @@ class ClusterPipeline(Pipeline):
             patience: Seconds to wait for a shard.
 
         Returns:
-            For each command its answer, or the error that it ended with.
+            The answer of each command, or the error that it failed with.
 
         Raises:
             redis.RedisError: All of them ended with one.

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from agentapi.redis.routes import waited_of
 
 _PROBE_EVERY: Final = 1.0
-"""Seconds between two tries to reach a node that did not answer in time."""
+"""Seconds between two attempts to reach a node that did not answer in time."""
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class Replicas:
         """The error of a write that too few replicas have."""
         if isinstance(reached, Exception) or int(reached) < self.count:
             return ResponseError(
-                f"NOREPLICAS {reached} of {self.count} replicas have the write; it stands, and may "
-                "be repeated"
+                f"NOREPLICAS {reached} of {self.count} replicas have the write; the write is not "
+                "undone, and repeating it is safe"
             )
         return None
 

@@ -84,7 +84,7 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
 
 
 _SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 1}
-"""Seconds; a sentinel that does not answer in time is skipped."""
+"""Seconds. A sentinel that does not answer within this time is skipped."""
 
 
 def sentinel_options(settings: Settings) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def sentinels_of(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, A
 
 
 CLUSTER_CONNECTIONS: Final = 2**20
-"""Connections to one node, which the number of calling threads limits."""
+"""Maximum connections to one node. The number of calling threads is the actual limit."""
 
 
 def on_cluster(settings: Settings) -> bool:
@@ -216,7 +216,7 @@ _PASSING: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "NOSCRIPT"}
     | {"OOM", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
-"""First words of Redis's errors that may pass."""
+"""First words of Redis errors that are transient."""
 
 _MAX_REASON: Final = 300
 
@@ -230,23 +230,23 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
         )
     if isinstance(error, OutOfMemoryError):
         return StoreUnavailable(
-            f"Redis at {address} is out of memory and refuses to write: raise its maxmemory; "
-            "nothing was changed"
+            f"Redis at {address} is out of memory and refuses writes: raise its maxmemory; nothing "
+            "was changed"
         )
     if away_of(error) is not None:
         return no_archive()
     if isinstance(error, BusyLoadingError) or _begins(error) in _PASSING:
         return StoreUnavailable(
-            f"Redis at {address} does not take commands now (a replica, still loading, or its "
-            f"disk is full): {_reason(error)}"
+            f"Redis at {address} does not accept commands now (it is a replica, is still loading, "
+            f"or its disk is full): {_reason(error)}"
         )
     # An invalid response is what a plain connection reads from a port that expects TLS.
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, InvalidResponse)):
         why = why_out_of_reach(error, address, "AGENTAPI_REDIS_URL")
         return StoreUnavailable(f"Redis at {address} is out of reach: {why}")
     return StoreFault(
-        f"Redis at {address} refuses a command: {_reason(error)}; repeating it does not help: see "
-        "what is stored under the key, or report this fault"
+        f"Redis at {address} refuses a command: {_reason(error)}; repeating it does not help: "
+        "check what is stored under the key, or report this bug"
     )
 
 

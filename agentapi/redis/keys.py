@@ -22,10 +22,10 @@ class ConversationKeys:
     lease: str
     due: str
     claimed: str
-    """Key of the time at which the newest claimed wake-up of the partition was due."""
+    """Key of the due time of the partition's newest claimed wake-up."""
     blobs: str
     turns: str
-    """Prefix of the keys of its turns."""
+    """Prefix of the keys of the partition's turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def due_key_of_turn(turn_id: str) -> str:
 
 
 CANCELS_TTL = 60
-"""Seconds after which a word to a process that does not read it is deleted."""
+"""Seconds after which a notification to a process that does not read it is deleted."""
 
 
 def cancels_key(process: str) -> str:
@@ -138,13 +138,13 @@ PROTOCOL_KEY = "agentapi:{protocol}"
 """The version of the turn protocol that the fleet writes."""
 
 ELECTION_KEY = "agentapi:{sweeper}"
-"""The worker that leads: it does what one of the fleet has to do."""
+"""The lead worker, which does the work that exactly one worker of the fleet does."""
 
 SHARES_KEY = f"{ELECTION_KEY}:shares"
-"""The worker that sweeps each group of partitions."""
+"""The workers that sweep the groups of partitions."""
 
 QUEUES_KEY = f"{ELECTION_KEY}:queues"
 """The fleet's number of queues."""
 
 SWEPT_KEY = f"{ELECTION_KEY}:swept"
-"""When the group of partitions was swept whose last sweep is the longest ago."""
+"""Time of the last sweep of the group that has gone longest without one."""

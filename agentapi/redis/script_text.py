@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _PIECE: Final = re.compile(r"^local .*?(?=^local |\Z)", re.MULTILINE | re.DOTALL)
-"""A piece of a prelude: a function or value at the left margin, up to the next one."""
+"""A top-level function or value of a prelude, up to the next one."""
 
 _NAMES: Final = re.compile(r"local (?:function )?(\w+(?:, *\w+)*)")
 _COMMENT: Final = re.compile(r"^ *--.*\n", re.MULTILINE)

@@ -27,7 +27,7 @@ COMMON: Final = "agentapi.redis"
 """The package with the prelude of every script."""
 
 WITHOUT_GUARD: Final = "KEYS[#KEYS] = nil\n"
-"""Takes the guard from a script's keys (`guard_of`)."""
+"""Lua code that removes the guard from a script's keys (`guard_of`)."""
 
 Call: TypeAlias = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one run of a script."""
@@ -88,8 +88,8 @@ def _source(package: str, name: str) -> str:
 
 
 WAIT_AFTER: Final = frozenset({"enqueue", "commit"})
-"""What a failover must not undo, if replicas are waited for: a turn that was accepted, and its end.
-What is lost of the way between is done again."""
+"""Scripts whose writes must survive a failover, if replicas are waited for: those that accept a
+turn or end it. Steps in between are repeated if they are lost."""
 
 
 class ClusterScripts:
@@ -166,7 +166,7 @@ class Scripts:
         )
         self._replicas = replicas
         self.bring_back: Callable[[Absent], object] | None = None
-        """Brings back what is in the archive."""
+        """Brings records back from the archive."""
 
     @property
     def on_cluster(self) -> bool:

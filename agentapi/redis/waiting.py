@@ -26,13 +26,13 @@ from agentapi.redis.cluster import ClusterClient, client_of
 Reply: TypeAlias = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
 
 _TRY_AGAIN: Final = 0.5
-"""Seconds between two tries to read from a shard that is away."""
+"""Seconds between two attempts to read from a shard that is unavailable."""
 
 _SLACK: Final = 3.0
-"""Seconds beyond its time after which a read counts as lost."""
+"""Seconds past its timeout after which a read counts as lost."""
 
 _PASSING: Final = (AskError, TryAgainError, ReadOnlyError)
-"""What a shard answers while its slots move or it loses its primary."""
+"""Errors of a shard whose slots are migrating, or that is losing its primary."""
 
 
 @dataclass(slots=True)

@@ -26,21 +26,21 @@ from agentapi.turns.budget import Spent
 from agentapi.turns.marks import Mark
 
 LONGEST_IN_LINE: Final = 60.0
-"""Seconds for which a wake-up is assumed to wait in a queue that is not empty."""
+"""Seconds for which a wake-up is assumed to wait in a non-empty queue."""
 
 NEW_FLEET: Final = 10.0
-"""Seconds after a worker's start in which it may not have been elected yet."""
+"""Seconds after a worker's start during which it may not have been elected yet."""
 
 LEADS: Final = 0
 """The group whose worker leads."""
 
 LONGEST_GRACE: Final = 600.0
-"""Seconds; the longest time between two dispatches that no claim answers."""
+"""Maximum seconds between two dispatches that no claim answers."""
 
 ROUSED_A_SECOND: Final = 50
 LONGEST_ROUSE: Final = 30.0
-"""How many of the turns that waited for a provider wake in a second when it is back, and in how
-many seconds they all wake, however many they are."""
+"""How many turns that waited for a provider wake per second when it is back, and the maximum
+seconds in which all of them wake, however many they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class ClaimCause(StrEnum):
     WORKER_STOPPED = "worker_stopped"
     """A worker handed it back."""
     WOKEN = "woken"
-    """What it waited for without a worker has come."""
+    """What it was parked for has arrived."""
     RETRIED = "retried"
     """It had failed, and was retried."""
 
@@ -156,7 +156,7 @@ class RefusalReason(StrEnum):
     PARKED = "parked"
     LEASED = "leased"
     SUSPECT = "suspect"
-    """The turn lost its worker: only a process that runs nothing else may claim it."""
+    """The turn lost its worker: only a process that runs no other turn may claim it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +247,7 @@ class CancelOutcome(StrEnum):
     CANCELLED = "cancelled"
     """The turn is cancelled."""
     REQUESTED = "requested"
-    """It is running: its worker is told to stop it, or the next worker does. It may still complete
+    """It is running: its worker, or the next one, is told to stop it. It may still complete
     first."""
     ENDED = "ended"
     """Too late: it had ended already."""

@@ -9,8 +9,8 @@ from typing import Final, Protocol
 from agentapi.stores.missing import Missing
 
 SAMPLE: Final = 200
-"""Conversations of a partition that are looked at, of those due soon and of those due later. Where
-there are more, the numbers are estimates."""
+"""Maximum conversations of a partition that are examined, separately for those due soon and those
+due later. If there are more, the numbers are estimates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

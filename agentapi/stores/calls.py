@@ -23,22 +23,22 @@ class Suspended(StrEnum):
     """The result of a request to wait."""
 
     PARKED = "parked"
-    """The turn waits, and its lease has ended."""
+    """The turn waits, and its lease is released."""
     CANCELLED = "cancelled"
-    """Somebody asked to cancel the turn; its worker still holds the lease."""
+    """A caller asked to cancel the turn; its worker still holds the lease."""
 
 
 class ErrandKind(StrEnum):
     """Work that one partition has left for another."""
 
     START = "start"
-    """The turn's children are to be enqueued."""
+    """Enqueue the turn's children."""
     DELIVER = "deliver"
-    """The turn has ended and its parent is to be told."""
+    """Tell the turn's parent that the turn has ended."""
     EXPIRE = "expire"
-    """The turn's deadline has passed: it is to be ended if it has not begun."""
+    """The turn's deadline has passed: end the turn if it has not begun."""
     CANCEL = "cancel"
-    """The turn's parent has ended without waiting for it: it is to be cancelled."""
+    """The turn's parent has ended without waiting for it: cancel the turn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,15 +10,15 @@ from typing import Any, Final, Protocol
 from agentapi.conversation.messages import Message, dumps
 
 END: Final = 2**53
-"""A position behind every message."""
+"""A position after every message."""
 
 WIPE_MESSAGES: Final = 200
 WIPE_BYTES: Final = 1_048_576
-"""Messages, and their bytes, that one step of `wipe` deletes: Redis serves no other client
+"""Maximum messages, and their bytes, that one step of `wipe` deletes. Redis is blocked
 meanwhile."""
 
 LEFT_TTL: Final = 3600.0
-"""Seconds after which the remains of a dropped conversation expire if they are not wiped."""
+"""Seconds after which a dropped conversation's keys expire if they are not wiped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

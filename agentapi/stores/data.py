@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from agentapi.stores.conversations import Dropped
 
 STAGED_TTL: Final = 3600.0
-"""Seconds after which the staged data of an import expires that did not complete."""
+"""Seconds after which the staged data of an incomplete import expires."""
 
 
 FORGET: Final = "forget-"
@@ -96,15 +96,15 @@ class Restored(StrEnum):
 
     IMPORTED = "imported"
     KNOWN = "known"
-    """The same conversation was imported before."""
+    """The same conversation has been imported before."""
     EXISTS = "exists"
-    """A conversation has the id, and was not to be replaced."""
+    """A conversation with this id exists, and replacing it was not requested."""
     BUSY = "busy"
     """It has turns that have not ended, so it was not replaced."""
     TENANT = "tenant"
     """It belongs to another tenant."""
     LOST = "lost"
-    """What was staged is not complete."""
+    """The staged data is not complete."""
 
 
 FIELDS: Final = (
@@ -124,10 +124,10 @@ FIELDS: Final = (
     "calibration",
     "contexts",
 )
-"""Fields of a conversation's record that are copied; and `ACTIVE` with an agent's name."""
+"""Fields of a conversation's record that are copied, in addition to `ACTIVE` fields."""
 
 ACTIVE: Final = "active:"
-"""Begins the name of a field that says who answers instead of an agent."""
+"""Prefix of a field that names the agent that answers in place of another one."""
 
 
 class DataStore(Protocol):

@@ -11,13 +11,13 @@ from agentapi.ids import PARTITIONS
 from agentapi.redis.keys import due_key
 
 SWEEP_GROUPS: Final = 16
-"""How many groups there are. Neighbouring releases must have the same number."""
+"""Number of groups. It must be the same in consecutive releases."""
 
 PARTITION_SLOTS: Final = tuple(key_slot(due_key(p).encode()) for p in range(PARTITIONS))
 """The hash slot of each partition."""
 
 PARTITIONS_BY_SLOT: Final = tuple(sorted(range(PARTITIONS), key=PARTITION_SLOTS.__getitem__))
-"""All partitions in the order of their slots."""
+"""All partitions, ordered by hash slot."""
 
 _SIZE: Final = PARTITIONS // SWEEP_GROUPS
 

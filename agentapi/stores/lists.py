@@ -10,10 +10,10 @@ from agentapi.stores.missing import Missing
 from agentapi.turns import PendingCall, TurnError, TurnKind, TurnStatus
 
 MAX_PAGE: Final = 1000
-"""The most entries of one page."""
+"""Maximum entries of a page."""
 
 FROM_START: Final = "start"
-"""The position before the oldest end that is kept."""
+"""The position before the oldest stored end."""
 
 T = TypeVar("T")
 

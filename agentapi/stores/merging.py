@@ -17,11 +17,12 @@ from agentapi.ids import PARTITIONS
 from agentapi.stores.lists import MAX_PAGE, Paged
 
 MAX_LOOKED_AT: Final = 10_000
-"""Entries after which a page is complete, however few match, to take a fraction of a second."""
+"""Entries after which a page ends, however few of them match, so that it takes a fraction of a
+second."""
 
 FIRST_LOOK: Final = 16
 LONGEST_LOOK: Final = 128
-"""Entries of a partition that one script looks at: Redis serves no other client meanwhile."""
+"""Maximum entries of a partition that one script examines. Redis is blocked meanwhile."""
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Place(NamedTuple):
 
 
 TOP: Final = Place(math.inf, "")
-"""The beginning of every list."""
+"""The position at the beginning of every list."""
 
 
 class Match(NamedTuple, Generic[T]):
@@ -196,5 +197,5 @@ def decoded(cursor: str) -> Place:
         return Place(time, entry)
     except (AttributeError, ValueError, TypeError, binascii.Error):
         raise InvalidInput(
-            f"{shown(cursor)} is not a cursor: expected the cursor of the page before"
+            f"{shown(cursor)} is not a cursor: expected the cursor of the previous page"
         ) from None

@@ -28,9 +28,9 @@ from agentapi.turns import Decision, Turn
 def busy(conversation_id: str, length: int) -> ConversationBusy:
     """A full inbox."""
     return ConversationBusy(
-        f"the conversation has {length} turns that have not ended, the limit is "
-        "AGENTAPI_INBOX_LIMIT: wait for some of them, or raise the limit; "
-        "this message was not accepted",
+        f"the conversation has {length} turns that have not ended, which is the limit "
+        "(AGENTAPI_INBOX_LIMIT): wait for some of them to end, or raise the limit; this message "
+        "was not accepted",
         conversation_id=conversation_id,
     )
 
@@ -47,7 +47,7 @@ def rejected(conversation_id: str, length: int) -> ConversationBusy:
 def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
     """A retry of a turn that has not failed."""
     return TurnNotRetryable(
-        f"turn {turn_id} is {status}: only a failed turn can be run again; enqueue a new one",
+        f"turn {turn_id} is {status}: only a failed turn can be retried; enqueue a new one",
         turn_id=turn_id,
     )
 
@@ -55,8 +55,8 @@ def not_failed(turn_id: str, status: str) -> TurnNotRetryable:
 def other_tenant(conversation_id: str) -> TenantMismatch:
     """A conversation that belongs to another tenant."""
     return TenantMismatch(
-        "the conversation belongs to another tenant: open it with the tenant_id it began with, or "
-        "choose another conversation_id",
+        "the conversation belongs to another tenant: open it with the tenant_id that it was "
+        "created with, or choose another conversation_id",
         conversation_id=conversation_id,
     )
 
@@ -73,8 +73,8 @@ def no_turn(turn_id: str) -> TurnNotFound:
 def lost(lease: Lease) -> LeaseLost:
     """A write under a lease that is lost."""
     return LeaseLost(
-        f"epoch {lease.epoch} of turn {lease.turn_id} is not the conversation's any more: "
-        "another worker has taken it over; nothing was written"
+        f"epoch {lease.epoch} of turn {lease.turn_id} is no longer current: another worker has "
+        "taken over the conversation; nothing was written"
     )
 
 
@@ -82,8 +82,8 @@ def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPen
     """A decision about a call that does not wait for one."""
     why = f": the turn is {status}" if status else ""
     return CallNotPending(
-        f"turn {turn_id} has no pending call {shown(call_id)}{why}; "
-        "TurnHandle.pending() and `agentapi pending` list the calls that are",
+        f"turn {turn_id} has no pending call {shown(call_id)}{why}; TurnHandle.pending() and "
+        "`agentapi pending` list the pending calls",
         turn_id=turn_id,
     )
 
@@ -92,8 +92,8 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
     """A second decision about the same call."""
     by = f" by {decision.by}" if decision.by else ""
     return CallNotPending(
-        f"call {shown(call_id)} of turn {turn_id} was {decision.verdict}{by} already: "
-        "a decision is final",
+        f"call {shown(call_id)} of turn {turn_id} was already {decision.verdict}{by}: a decision "
+        "is final",
         turn_id=turn_id,
     )
 
@@ -101,8 +101,8 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
 def answered_otherwise(turn_id: str, call_id: str) -> CallNotPending:
     """A second output of the same call."""
     return CallNotPending(
-        f"call {shown(call_id)} of turn {turn_id} has another output already: an output is final, "
-        "and a call whose time is up has an error as its output",
+        f"call {shown(call_id)} of turn {turn_id} already has another output: an output is final, "
+        "and the output of a call whose time is up is an error",
         turn_id=turn_id,
     )
 
@@ -117,9 +117,10 @@ def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExcee
     waits = None if turn is None else turn.waiting_for
     if waits is not None and waits.since is not None:
         return DeadlineExceeded(
-            f"turn did not end by its deadline: it waited for {' or '.join(waits.names)}, away for "
-            f"{max(0.0, now - waits.since):.0f} s ({_counted(waits.failures)}); retry() runs it "
-            "again when the provider is back, or give enqueue(deadline=...) more time"
+            f"turn did not end by its deadline: it waited for {' or '.join(waits.names)}, "
+            f"unavailable for {max(0.0, now - waits.since):.0f} s ({_counted(waits.failures)}); "
+            "run it again with retry() when the provider is back, or give enqueue(deadline=...) "
+            "more time"
         )
     return DeadlineExceeded(
         "turn did not end by its deadline: give enqueue(deadline=...) or the tool's timeout=... "
@@ -130,8 +131,8 @@ def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExcee
 def lists_are_off() -> ConfigurationError:
     """A list that nobody keeps."""
     return ConfigurationError(
-        "lists are switched off: set AGENTAPI_LIST_LIMIT to the number of turns to list, the same "
-        "for every process; turns that were accepted before stay absent"
+        "lists are turned off: set AGENTAPI_LIST_LIMIT to the number of entries to keep, the same "
+        "for every process. Turns that were accepted before are not listed"
     )
 
 
@@ -143,16 +144,16 @@ def newer_fleet(version: bytes) -> ConfigurationError:
     """A release that is older than what the fleet writes."""
     return ConfigurationError(
         f"this Redis is used with version {version.decode(errors='replace')!r} of the turn "
-        f"protocol, this release knows version {PROTOCOL}: upgrade agentapi here, or use another "
-        "Redis"
+        f"protocol, but this release knows version {PROTOCOL}: upgrade agentapi here, or use "
+        "another Redis"
     )
 
 
 def behind(lease: Lease, index: int, length: int) -> JournalBehind:
     """A step whose predecessors are missing."""
     return JournalBehind(
-        f"turn {lease.turn_id} has {length} recorded steps, so that step {index} has a gap before "
-        "it: record the missing ones first",
+        f"turn {lease.turn_id} has {length} recorded steps, so step {index} would leave a gap: "
+        "record the missing steps first",
         length=length,
     )
 
@@ -161,8 +162,8 @@ def unexpected(script: str, reply: Any) -> AgentAPIError:
     """A script's answer that this release does not know."""
     kind = reply[0] if isinstance(reply, list) and reply else type(reply).__name__
     return AgentAPIError(
-        f"script {script!r} answered {kind!r}, which this release does not know: "
-        "run one release of agentapi everywhere"
+        f"script {script!r} answered {kind!r}, which this release does not know: run the same "
+        "release of agentapi everywhere"
     )
 
 
@@ -170,7 +171,7 @@ def not_complete(missing: Missing) -> StoreUnavailable:
     """A list of which a part does not answer."""
     # The gateway leaves out for its clients what names a command.
     return StoreUnavailable(
-        f"the list would not be complete: {missing.partitions} of {PARTITIONS} partitions do not "
-        "answer. Repeat the call in some seconds; turns of one conversation can be listed "
-        "meanwhile. `agentapi top` names the shard."
+        f"the list would be incomplete: {missing.partitions} of {PARTITIONS} partitions do not "
+        "answer. Repeat the call in a few seconds. Meanwhile turns of one conversation can be "
+        "listed. `agentapi top` names the shard."
     )

@@ -11,10 +11,10 @@ from agentapi.turns import Turn
 
 FIRST_DELAY: Final = 1.0
 LONGEST_DELAY: Final = 300.0
-"""Seconds before a hook that failed is tried again; they double with each failure."""
+"""Seconds before a failed hook is called again. They double with each failure."""
 
 MOST_FAILURES: Final = 10
-"""Failures after which a hook is not called again; that is about a quarter of an hour."""
+"""Failures after which a hook is not called again, about a quarter of an hour after the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +40,11 @@ class Telling(StrEnum):
     """What becomes of an end."""
 
     TOLD = "told"
-    """Nothing is left to do."""
+    """All hooks have been called."""
     AGAIN = "again"
-    """It is due again after a delay."""
+    """To be tried again after a delay."""
     GIVEN_UP = "given_up"
-    """The hooks failed too often: nobody tries again."""
+    """The hooks failed too often and are not called again."""
 
 
 class HookStore(Protocol):

@@ -33,7 +33,7 @@ def assert_completed(turn: Turn | HasInfo, text: str | None = None) -> Turn:
     found = turn if isinstance(turn, Turn) else turn.info()
     why = f": {found.error.code}: {found.error.message}" if found.error else ""
     assert found.status is TurnStatus.COMPLETED, f"the turn is {found.status}{why}"
-    assert text is None or found.text == text, f"the turn said {found.text!r}, not {text!r}"
+    assert text is None or found.text == text, f"the turn replied {found.text!r}, not {text!r}"
     return found
 
 

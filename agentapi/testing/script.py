@@ -30,7 +30,7 @@ class Delayed:
 
 
 Act: TypeAlias = ModelResponse | Exception | Delayed
-"""What one model call does: answer, raise, or do either after a delay."""
+"""The outcome of one model call: an answer or an error, perhaps after a delay."""
 
 
 class ScriptEnded(AssertionError):
@@ -95,7 +95,7 @@ class ScriptedProvider:
         """
         if self.acts and not self.requests:
             raise ScriptUnused(
-                f"the script was not used: no agent called provider {self.name!r}. Name the "
+                f"the script was not used: no agent called provider {self.name!r}. Pass the "
                 "provider of your agent, such as script(..., provider='offline')"
             )
 
@@ -103,8 +103,8 @@ class ScriptedProvider:
         self.requests.append(request)
         if not self.acts:
             raise ScriptEnded(
-                f"the script of provider {self.name!r} has ended: model call "
-                f"{len(self.requests)} was not expected; add its answer"
+                f"the script of provider {self.name!r} has no answer left for model call "
+                f"{len(self.requests)}: add one"
             )
         act = self.acts.popleft()
         if isinstance(act, Delayed):

@@ -29,7 +29,7 @@ class ToolContext(TurnContext[ContextT]):
 
 
 ANY_CONTEXT: Final = Any
-"""The type of the context of a function that does not say which it wants."""
+"""The context type of a function that does not declare one."""
 
 
 def wanted_context(annotation: object) -> object | None:

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Approval: TypeAlias = bool | Callable[..., bool]
-"""Whether calls need approval: all, none, or those for which a function returns true."""
+"""Which calls need approval: all, none, or those for which a function returns true."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}")
 

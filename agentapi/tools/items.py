@@ -15,7 +15,7 @@ MOST_ITEMS: Final = 100_000
 """Maximum items of a generator."""
 
 _LOOKED_AT: Final = 10_000
-"""Maximum values of a result that are searched for generators; more would cost too much."""
+"""Maximum values of a result that are searched for generators, to limit the cost."""
 
 _PAUSE: Final = 1_000
 

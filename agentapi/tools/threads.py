@@ -17,7 +17,7 @@ from agentapi.faults import named
 T = TypeVar("T")
 
 DEFAULT_TOOL_THREADS: Final = 64
-"""For an event loop that nobody configured, as when a test calls a tool directly."""
+"""For an event loop without configuration, for example when a test calls a tool directly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ _FORM = re.compile(
 )
 
 LONGEST: Final = 512
-"""Characters of a `tracestate` that is kept; the standard asks for no more."""
+"""Maximum characters of a `tracestate` that are kept; the standard requires no more."""
 
 SAMPLED: Final = 1
 

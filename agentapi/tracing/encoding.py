@@ -33,7 +33,7 @@ _IS_REMOTE: Final = 0x200
 _INT_BITS: Final = 64
 
 _KEPT: Final = 128
-"""Characters of texts that are kept encoded: the same ones come again, with most spans."""
+"""Maximum characters of a text whose encoding is cached. Short texts repeat in most spans."""
 
 
 class Unusual(Exception):

@@ -38,7 +38,7 @@ with needs_extra("otel", "AGENTAPI_TRACES"):
     from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
 _KINDS: Final = {kind: kind.value + 1 for kind in SpanKind}
-"""How the protocol numbers them."""
+"""The protocol's numbers for them."""
 
 _SAMPLED: Final = trace.TraceFlags.SAMPLED
 _RANDOM: Final = trace.TraceFlags.RANDOM_TRACE_ID

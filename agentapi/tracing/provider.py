@@ -22,7 +22,7 @@ with needs_extra("otel", "AGENTAPI_TRACES"):
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 EXIT: Final = 5.0
-"""Seconds that the export may take when the process ends."""
+"""Time limit for the last export when the process ends, in seconds."""
 
 _PROTOCOL: Final = "http/protobuf"
 
@@ -31,10 +31,10 @@ _INHERITING: Final = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
-"""The SDK's samplers that leave spans with a parent to the parent's sampler."""
+"""The SDK's samplers that follow the parent's decision for spans with a parent."""
 
 _ONLY_SDK: Final = ("_LIMIT", "_SDK_DISABLED", "_INTERNAL_METRICS_ENABLED")
-"""How variables end that the lean tracer does not know."""
+"""Suffixes of variables that the lean tracer does not support."""
 
 
 def own_traces(*, content: bool, service: str) -> Traces:
@@ -113,8 +113,8 @@ def _exporter() -> str:
             break
         if protocol:
             raise ConfigurationError(
-                f"{name} is {protocol!r}: AGENTAPI_TRACES exports by {_PROTOCOL!r} only, which "
-                "collectors take on port 4318; set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL to it"
+                f"{name} is {protocol!r}, but AGENTAPI_TRACES exports only by {_PROTOCOL!r}, which "
+                "collectors accept on port 4318: set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL to it"
             )
     return wanted
 

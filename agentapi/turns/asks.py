@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 REPLY: Final = "{reply}"
-"""In a link's message, the placeholder for the reply of the link before it."""
+"""The placeholder, in a link's message, for the reply of the previous link."""
 
 LONGEST_CHAIN: Final = 100
 

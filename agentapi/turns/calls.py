@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     EDITED = "edited"
-    """The call is made with other arguments than the model's; the model is told."""
+    """The call is made with arguments that differ from the model's; the model is told."""
 
     @property
     def is_default(self) -> bool:
@@ -72,7 +72,7 @@ class CallKind(StrEnum):
     """What a call waits for."""
 
     APPROVAL = "approval"
-    """Somebody's decision whether it may be made (`TurnHandle.approve`, `reject`)."""
+    """A person's decision whether to make it (`TurnHandle.approve`, `reject`)."""
     CLIENT = "client"
     """The output of a client tool (`TurnHandle.answer`)."""
 

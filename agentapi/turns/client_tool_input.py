@@ -14,16 +14,16 @@ from agentapi.errors import ClientToolRefused
 from agentapi.turns.client_tools import ClientTool, ClientTools, ToolChoice
 
 MAX_CLIENT_TOOLS: Final = 128
-"""Functions of one turn."""
+"""Maximum functions of one turn."""
 
 MAX_CLIENT_TOOLS_BYTES: Final = 131_072
-"""Size of all functions of a turn together, as JSON."""
+"""Maximum size of all functions of a turn together, as JSON."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FIELDS: Final = frozenset({"name", "description", "parameters", "strict"})
 
 NewClientTools: TypeAlias = ClientTools | Iterable[ClientTool | Mapping[str, Any]]
-"""Client tools as callers give them: each as a `ClientTool` or as a dict with its fields."""
+"""Client tools as callers pass them: each a `ClientTool`, or a dict with its fields."""
 
 
 def client_tools_of(value: NewClientTools | None) -> ClientTools | None:
@@ -49,7 +49,7 @@ def client_tools_of(value: NewClientTools | None) -> ClientTools | None:
         if name not in names:
             raise ClientToolRefused(
                 f"tool_choice names {shown(name)}, which is not among the client tools: name one "
-                "of them, or leave the choice out"
+                "of them, or omit the choice"
             )
     if given.timeout is not None and not 0 < given.timeout < 1e9:
         raise ClientToolRefused(
@@ -70,7 +70,7 @@ def _tool(value: ClientTool | Mapping[str, Any]) -> ClientTool:
         return value
     if not isinstance(value, Mapping) or not value.keys() <= _FIELDS or "name" not in value:
         raise ClientToolRefused(
-            "a client tool is not valid: expected a ClientTool, or a dict with a name and perhaps "
+            "a client tool is not valid: expected a ClientTool, or a dict with a name and optional "
             "description, parameters and strict"
         )
     return ClientTool(**value)

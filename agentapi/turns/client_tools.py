@@ -20,7 +20,7 @@ class ToolChoice(StrEnum):
     AUTO = "auto"
     """The model decides."""
     NONE = "none"
-    """Client tools are not offered. The agent's own tools are."""
+    """Client tools are not offered to the model; the agent's own tools are."""
     REQUIRED = "required"
     """The model must call a tool."""
 
@@ -136,9 +136,9 @@ NOT_IN_TIME = ClientOutput(
 """The output of a call whose time is up."""
 
 NOT_ANSWERED = ClientOutput(
-    text="This call has no output: the client went on without answering it.", is_error=True
+    text="This call has no output: the client continued without answering it.", is_error=True
 )
-"""The output of a call that the client left open when it sent something else."""
+"""The output of a call that was still open when the client sent something else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

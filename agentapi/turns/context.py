@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 ContextT = TypeVar("ContextT", default=Any)
 
 GATEWAY_LABELS: Final = "agentapi:gateway"
-"""The name in a turn's metadata under which the gateway keeps data of its own."""
+"""The key in a turn's metadata under which the gateway keeps its own data."""
 
 _NOTHING: Final[Any] = None
 

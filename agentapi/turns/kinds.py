@@ -20,7 +20,7 @@ class TurnKind(StrEnum):
     COMPACTION = "compaction"
     """An agent's model summarises another conversation."""
     GATHER = "gather"
-    """Several turns are asked side by side."""
+    """Several turns are asked in parallel."""
     CHAIN = "chain"
     """Several turns are asked one after the other."""
 

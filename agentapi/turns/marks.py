@@ -18,10 +18,11 @@ from agentapi.turns.steps import ModelStep, Step, ToolStep
 
 LONGEST_LOG: Final = 16_384
 SHORTENED_LOG: Final = 12_288
-"""Bytes above which a log is shortened, and what is left of it: its end. As in prelude.lua."""
+"""Size in bytes above which a log is shortened, and the size of the end that is kept. The same as
+in prelude.lua."""
 
 LONGEST_DECISION: Final = 2_048
-"""Bytes of a decision, as JSON, that are noted with its reason and arguments."""
+"""Maximum bytes of a decision, as JSON, that is recorded with its reason and arguments."""
 
 
 class MarkKind(StrEnum):
@@ -44,19 +45,19 @@ class MarkKind(StrEnum):
     LOST = "l"
     """The turn's worker was silent for longer than its lease."""
     DIED = "x"
-    """The process died in which the turn ran alone [deaths so far]."""
+    """The process in which the turn ran alone died [deaths so far]."""
     DELEGATED = "k"
     """A call waits for child turns [call, their ids]."""
     REPLIED = "n"
     """A child turn has ended [data of the event `replied`]."""
     DECIDED = "d"
-    """Somebody decided about a call, or its time was up [call, decision]."""
+    """A person decided about a call, or its time was up [call, decision]."""
     ANSWERED = "a"
     """The client gave the output of a call [call, whether its time was up]."""
     RETRIED = "r"
     """The failed turn was queued again [ms at which it had ended]."""
     REFUSED = "f"
-    """A write of a worker that had lost the turn was refused [script, epoch]."""
+    """A write by a worker that had lost the turn was refused [script, epoch]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,8 +46,8 @@ TRANSITIONS: Final[Mapping[TurnStatus, frozenset[TurnStatus]]] = {
     TurnStatus.FAILED: frozenset({TurnStatus.QUEUED}),
     TurnStatus.CANCELLED: frozenset(),
 }
-"""For each status, those that may follow. `RUNNING` follows `RUNNING` at a takeover, `QUEUED`
-follows `FAILED` at a retry, and `FAILED` follows `QUEUED` when a deadline passes."""
+"""For each status, the statuses that may follow. `RUNNING` follows `RUNNING` at a takeover,
+`QUEUED` follows `FAILED` at a retry, and `FAILED` follows `QUEUED` when a deadline passes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +79,7 @@ class OnBusy(StrEnum):
     REJECT = "reject"
     """The message is refused with `ConversationBusy`."""
     INTERRUPT = "interrupt"
-    """The first turn is cancelled and leaves what it did in the history; the others stay."""
+    """The first turn is cancelled and keeps its messages in the history; the others stay."""
     REPLACE = "replace"
     """The first turn is cancelled and leaves nothing; the others stay."""
     MERGE = "merge"
@@ -97,7 +97,8 @@ class OnAbort(StrEnum):
     DROP = "drop"
     """Nothing."""
     KEEP = "keep"
-    """The user's message and the finished steps; open calls get a result that says so."""
+    """The user's message and the finished steps. Open calls get a result that says that they are
+    open."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,7 +300,7 @@ class EventType(StrEnum):
     STARTED = "started"
     """A worker claimed the turn [attempt, worker]."""
     DELTA = "delta"
-    """A piece of the reply's text [text, and whether it is a refusal]."""
+    """A piece of the reply's text [text, whether it is a refusal]."""
     RESET = "reset"
     """Text streamed since the last step will be produced again [attempt]."""
     STEP = "step"
@@ -313,7 +314,7 @@ class EventType(StrEnum):
     the calls' ids and tools; for a provider or server of tools its names in waits_for, and
     failures]."""
     DECIDED = "decided"
-    """Somebody decided about a call [call, verdict]."""
+    """A person decided about a call [call, verdict]."""
     ANSWERED = "answered"
     """The client gave the output of a call [call, failed]."""
     JOINED = "joined"
@@ -323,13 +324,14 @@ class EventType(StrEnum):
     RETRIED = "retried"
     """The turn had failed and runs again from its last recorded step."""
     UNKNOWN = "unknown"
-    """A newer release wrote it; this one knows only its number. The turn continues [type]."""
+    """An event of a newer release, of which this release knows only the number. The turn continues
+    [type]."""
     COMPLETED = "completed"
     """The turn has a reply [steps, tokens; its finish reason unless that is ``stop``]."""
     FAILED = "failed"
     """The turn ended without a reply [code, message]."""
     CANCELLED = "cancelled"
-    """Somebody cancelled the turn."""
+    """The turn was cancelled."""
 
     @property
     def ends(self) -> bool:

@@ -54,7 +54,7 @@ class Sampling:
 _NAMES: Final = tuple(each.name for each in fields(Sampling))
 
 SAMPLING: Final = frozenset(_NAMES)
-"""The names of everything in `Sampling`."""
+"""The names of the fields of `Sampling`."""
 
 NO_SAMPLING: Final = Sampling()
 

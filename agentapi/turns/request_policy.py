@@ -62,7 +62,7 @@ POLICY_VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "output": ("accept", "refuse"),
     "store": ("accept", "refuse"),
 }
-"""The valid values of each field of a policy, from the most to the least permissive."""
+"""The valid values of each field of a policy, most permissive first."""
 
 DEFAULT_POLICY: Final = RequestPolicy()
 
@@ -109,8 +109,8 @@ def grant(options: RequestOptions, policy: RequestPolicy, agent: str) -> Granted
     refused = tuple(name for name in asked if getattr(policy, asked[name]) == "refuse")
     if refused:
         raise RequestRefused(
-            f"agent {agent!r} does not let requests decide {', '.join(refused)}: leave it out, or "
-            "allow it in Agent(accepts=RequestPolicy(...))",
+            f"agent {agent!r} does not let requests decide {', '.join(refused)}: omit it, or allow "
+            "it in Agent(accepts=RequestPolicy(...))",
             names=refused,
         )
     ignored = tuple(name for name in asked if getattr(policy, asked[name]) == "ignore")

@@ -88,7 +88,7 @@ class UserStep:
 Step: TypeAlias = ModelStep | ToolStep | UserStep
 
 USER_STEP_VERSION: Final = 2
-"""Version of user steps: releases that do not know them leave the turn to newer ones."""
+"""Record version of user steps. Releases that do not know it leave the turn to newer ones."""
 
 
 def step_to_json(step: Step) -> bytes:
@@ -155,4 +155,4 @@ def _step_of(value: Mapping[str, Any]) -> Step:
         case "user", UserMessage():
             return UserStep(message=message)
         case _:
-            raise ValueError("kind and message do not fit")
+            raise ValueError("the kind does not fit the message")

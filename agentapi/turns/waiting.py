@@ -16,7 +16,7 @@ class WaitKind(StrEnum):
     PROVIDER = "provider"
     """A model provider."""
     TOOL_SERVER = "tool_server"
-    """A server of tools (MCP)."""
+    """A tool server (MCP)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

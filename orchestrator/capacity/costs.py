@@ -22,55 +22,55 @@ class Costs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     measured_on: str
-    """Machine, versions and date."""
+    """The machine, the versions and the date of the measurement."""
     worker_turn_ms: float
-    """A worker's time for a turn with one model call."""
+    """CPU time of a worker for a turn with one model call."""
     worker_step_ms: float
-    """A worker's time for each further model call, with its tool call."""
+    """CPU time of a worker for each further model call with its tool call."""
     worker_piece_ms: float
-    """A worker's time for a piece of streamed text."""
+    """CPU time of a worker for a piece of streamed text."""
     store_enqueue_ms: float
-    """Redis's time to accept a turn, the broker's message included."""
+    """Redis's time to accept a turn, including the broker's message."""
     store_turn_ms: float
     """Redis's time from the claim to the commit of a turn with one model call."""
     store_step_ms: float
-    """Redis's time for each further model call, with its tool call."""
+    """Redis's time for each further model call with its tool call."""
     store_piece_ms: float
     """Redis's time for a piece of streamed text."""
     gateway_turn_ms: float
-    """A gateway's time for a request that waits for its turn."""
+    """CPU time of a gateway for a request that waits for its turn."""
     wakeup_ms: float
     """From `enqueue` to the claim, with an idle worker."""
     dispatch_ms: float
     """A sweeper's time to look at one overdue turn and send it again."""
     isolated_ms: float
-    """Time for a process of its own, for a turn that lost its worker."""
+    """Time to start the separate process of a turn that lost its worker."""
     worker_mib: float
     """Memory of an idle worker process."""
     worker_slot_mib: float
     """Memory of a turn in flight."""
     conversation_bytes: float
-    """Bytes of Redis of a conversation beyond its messages."""
+    """Bytes in Redis of a conversation, without its messages."""
     message_overhead_bytes: float
-    """Bytes of Redis of a message beyond its JSON."""
+    """Bytes in Redis of a message in addition to its JSON."""
     turn_bytes: float
-    """Bytes of Redis of an ended turn beyond its messages: its record, and its entry in a list."""
+    """Bytes in Redis of an ended turn without its messages: its record and its entry in a list."""
     turn_message_factor: float
-    """How many times the messages of an ended turn stand in its record."""
+    """How many copies of an ended turn's messages its record contains."""
     events_bytes: float
-    """Bytes of Redis of an ended turn's events, when it did not stream."""
+    """Bytes in Redis of the events of an ended turn that did not stream."""
     store_dispatch_ms: float = 0.05
-    """Redis's time for the same, the broker's message included."""
+    """Redis's time for the same, including the broker's message."""
     archive_marker_bytes: float = 260.0
-    """Bytes of Redis of a conversation that is in the archive."""
+    """Bytes in Redis of a conversation that is in the archive."""
     archive_conversation_bytes: float = 950.0
-    """Bytes of the archive's tables and indexes of a conversation beyond its messages."""
+    """Bytes in the archive's tables and indexes of a conversation, without its messages."""
     archive_message_overhead_bytes: float = 117.0
-    """Bytes of the archive's tables and indexes of a message beyond its JSON."""
+    """Bytes in the archive's tables and indexes of a message in addition to its JSON."""
     archive_turn_marker_bytes: float = 110.0
-    """Bytes of Redis of an ended turn whose record is in the archive: its entry in a list."""
+    """Bytes in Redis of an ended turn whose record is in the archive: its entry in a list."""
     archive_turn_bytes: float = 1050.0
-    """Bytes of the archive's tables and indexes of an ended turn beyond its messages."""
+    """Bytes in the archive's tables and indexes of an ended turn, without its messages."""
 
 
 def read_costs(path: Path | None = None) -> Costs:

@@ -11,29 +11,29 @@ class Load(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     turns_per_second: float = Field(gt=0)
-    """Turns that arrive each second."""
+    """Turns that arrive per second in the busiest hour."""
     average: float = Field(default=0.4, gt=0, le=1)
-    """Turns of an average second, as a share of those of the busiest hour."""
+    """The average rate of turns, as a share of the rate in the busiest hour."""
     model_seconds: float = Field(default=3.0, ge=0)
-    """Seconds of one model call."""
+    """Duration of one model call, in seconds."""
     model_calls: float = Field(default=1.5, ge=1)
-    """Model calls of one turn; each one but the last is followed by a tool call."""
+    """Model calls of one turn. Each but the last is followed by a tool call."""
     tool_seconds: float = Field(default=0.5, ge=0)
-    """Seconds of one tool call."""
+    """Duration of one tool call, in seconds."""
     message_bytes: int = Field(default=500, ge=1)
-    """Bytes of one message, as JSON."""
+    """Size of one message as JSON, in bytes."""
     conversations: int = Field(default=100_000, ge=1)
     """Conversations that are kept."""
     messages_kept: int = Field(default=40, ge=0)
     """Messages that a conversation keeps on average."""
     archived: float = Field(default=0.0, ge=0, le=1)
-    """Share of the conversations that nobody uses, and that are in the archive."""
+    """Share of the conversations that are idle and in the archive."""
     streamed: float = Field(default=0.0, ge=0, le=1)
-    """Share of the turns that stream their reply."""
+    """Share of turns that stream their reply."""
     pieces: int = Field(default=200, ge=0)
     """Pieces of text of a streamed reply."""
     through_gateway: float = Field(default=1.0, ge=0, le=1)
-    """Share of the turns that come through the gateway."""
+    """Share of turns that come through the gateway."""
 
     @property
     def tool_calls(self) -> float:

@@ -228,6 +228,6 @@ def _shards(cores: float, gib: float, rules: Rules) -> tuple[int, str]:
             return shards, "memory" if by_memory > by_cores else "cores"
     raise InvalidInput(
         f"the load needs {cores:.1f} cores of Redis and {gib:,.0f} GiB, more than {PARTITIONS} "
-        f"shards of {rules.shard_gib:g} GiB carry: expected larger shards, shorter retention, or "
+        f"shards of {rules.shard_gib:g} GiB provide: use larger shards, shorter retention, or "
         "several installations"
     )

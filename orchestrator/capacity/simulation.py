@@ -32,7 +32,7 @@ from orchestrator.capacity.summary import Outcome, spread
 _MS: Final = 1000.0
 
 _LONGEST_PROBE: Final = BreakerRule().longest
-"""Seconds between two probes of a provider that stays away."""
+"""Seconds between two probes of a provider that is still unavailable."""
 
 Step = Callable[["_Turn"], None]
 

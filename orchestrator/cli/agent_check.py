@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.handle import TurnHandle
 
 ROUNDS = 2
-"""Questions to the workers: one that is busy may miss the first."""
+"""How many times the workers are asked: a busy worker may miss the first question."""
 
 
 class AgentCheck:

@@ -46,7 +46,7 @@ def print_calls(calls: Iterable[PendingCall], *, as_json: bool) -> None:
         return
     found = list(calls)
     if not found:
-        note("no calls wait for a decision")
+        note("no calls are waiting for a decision")
         return
     rows = [_row(call) for call in found]
     names = list(rows[0])
@@ -90,7 +90,7 @@ def approve(
         str | None,
         typer.Option(
             metavar="JSON",
-            help="All arguments for the call, in place of the model's. The model is told.",
+            help="All arguments for the call, as JSON, in place of the model's. The model is told.",
         ),
     ] = None,
     as_json: Json = False,
@@ -107,7 +107,7 @@ def approve(
 def reject(
     turn_id: TurnId,
     call_id: CallId,
-    reason: Annotated[str | None, typer.Option(help="Told to the model.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason; shown to the model.")] = None,
     by: By = None,
     as_json: Json = False,
 ) -> None:

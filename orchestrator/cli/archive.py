@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentapi.archive.sql import SqlArchive
 
 archive = typer.Typer(
-    help="Manage the archive of conversations that nobody uses, and of turns that have ended.",
+    help="Manage the archive of idle conversations and ended turns.",
     no_args_is_help=True,
 )
 
@@ -45,9 +45,9 @@ def migrate(as_json: Json = False) -> None:
     if as_json:
         print_json({"before": before, "version": after})
     elif before == after:
-        note(f"the tables have version {after} already")
+        note(f"the tables already have version {after}")
     else:
-        note(f"the tables have version {after} now; before: {before or 'none'}")
+        note(f"migrated the tables to version {after}; version before: {before or 'none'}")
 
 
 def status(as_json: Json = False) -> None:
@@ -64,7 +64,7 @@ def status(as_json: Json = False) -> None:
     if found.version is None:
         console.print("tables         none; run `agentapi archive migrate`", markup=False)
         return
-    console.print(f"tables         version {found.version}; this release makes {found.newest}")
+    console.print(f"tables         version {found.version}; this release creates {found.newest}")
     console.print(f"conversations  {counted(found.conversations, 'copy', 'copies')}")
     console.print(f"messages       {found.messages}")
     console.print(f"turns          {counted(found.turns, 'copy', 'copies')}")

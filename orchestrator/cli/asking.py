@@ -17,7 +17,7 @@ def confirm(question: str) -> None:
         Abort: The answer is no.
     """
     if not sys.stdin.isatty():
-        raise usage_error("there is no terminal to ask on: add --yes")
+        raise usage_error("no terminal to ask for confirmation: add --yes")
     typer.confirm(question, abort=True, err=True)
 
 

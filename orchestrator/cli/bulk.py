@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from orchestrator import BulkResult
 
 OneTurn = Annotated[
-    str | None, typer.Argument(metavar="TURN", help="The turn's id; or give filters.")
+    str | None, typer.Argument(metavar="TURN", help="The turn's id. Or select turns with filters.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print which turns match.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before many turns are changed.")]
-Most = Annotated[int | None, typer.Option("--limit", min=1, help="The most turns to change.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; print the turns that match.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Most = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Maximum number of turns to change.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from orchestrator.capacity import Costs, Load, Outcome, Plan, Simulation
 
 
-Average = Annotated[float, typer.Option(help="Average rate, as a share of the busiest hour's.")]
+Average = Annotated[float, typer.Option(help="Average rate, as a share of the busiest hour.")]
 ThroughGateway = Annotated[float, typer.Option(help="Share of turns through the gateway, 0 to 1.")]
 Spare = Annotated[
-    float, typer.Option(help="Share of the workers that may be lost at once, 0 to 0.9.")
+    float, typer.Option(help="Share of the workers that may be lost at the same time, 0 to 0.9.")
 ]
 Retention = Annotated[float, typer.Option(help="Seconds for which ended turns are kept.")]
 TurnsAfter = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Seconds until an ended turn moves to the archive; 0: never. 3600 with --archived.",
+        help="Seconds until an ended turn moves to the archive; 0 for never. 3600 with --archived.",
         show_default=False,
     ),
 ]
 MeasuredCosts = Annotated[
-    Path | None, typer.Option(help="Costs that you measured; the release's if not given.")
+    Path | None, typer.Option(help="Your measured costs; defaults to the release's.")
 ]
 Simulate = Annotated[
-    bool, typer.Option("--simulate", help="Also simulate the fleet: load, loss, outage.")
+    bool, typer.Option("--simulate", help="Also simulate load, lost workers, an outage.")
 ]
 OutageSeconds = Annotated[
-    float, typer.Option(min=0, help="Simulated seconds for which the provider is away.")
+    float, typer.Option(min=0, help="Simulated seconds for which the provider is unavailable.")
 ]
 
 
@@ -46,14 +46,14 @@ def register(app: typer.Typer) -> None:
 
 
 def capacity(
-    turns_per_second: Annotated[float, typer.Argument(help="Turns a second, busiest hour.")],
-    model_seconds: Annotated[float, typer.Option(help="Seconds of one model call.")] = 3.0,
-    model_calls: Annotated[float, typer.Option(help="Model calls of a turn; 1 or more.")] = 1.5,
-    tool_seconds: Annotated[float, typer.Option(help="Seconds of one tool call.")] = 0.5,
-    message_bytes: Annotated[int, typer.Option(help="Bytes of a message.")] = 500,
+    turns_per_second: Annotated[float, typer.Argument(help="Turns per second in busiest hour.")],
+    model_seconds: Annotated[float, typer.Option(help="Seconds of a model call.")] = 3.0,
+    model_calls: Annotated[float, typer.Option(help="Model calls per turn; 1 or more.")] = 1.5,
+    tool_seconds: Annotated[float, typer.Option(help="Seconds of a tool call.")] = 0.5,
+    message_bytes: Annotated[int, typer.Option(help="Size of a message, in bytes.")] = 500,
     conversations: Annotated[int, typer.Option(help="Conversations that are kept.")] = 100_000,
-    archived: Annotated[float, typer.Option(help="Share of them in the archive, 0 to 1.")] = 0.0,
-    messages_kept: Annotated[int, typer.Option(help="Messages of a conversation.")] = 40,
+    archived: Annotated[float, typer.Option(help="Share that is archived, 0 to 1.")] = 0.0,
+    messages_kept: Annotated[int, typer.Option(help="Messages per conversation.")] = 40,
     average: Average = 0.4,
     streamed: Annotated[float, typer.Option(help="Share of turns that stream, 0 to 1.")] = 0.0,
     through_gateway: ThroughGateway = 1.0,

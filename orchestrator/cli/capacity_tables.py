@@ -1,4 +1,4 @@
-"""What `capacity` prints: the planned fleet, and what a simulation of it has shown."""
+"""The tables that `capacity` prints: the planned fleet and the outcome of its simulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.capacity import Load, Outcome, Plan
 
 Row: TypeAlias = tuple[str, str, str]
-"""A part, how much of it there is, and why."""
+"""A part, its amount, and the reason."""
 
 
 def print_plan(planned: Plan, load: Load, *, as_json: bool) -> None:
@@ -42,7 +42,7 @@ def _worker_rows(planned: Plan) -> Iterator[Row]:
         "worker processes",
         f"{fleet.workers:,}",
         f"{planned.in_flight:,.0f} turns in flight, {fleet.slots} in a process; "
-        f"{planned.worker_cores:.1f} cores busy; the {planned.worker_bound} decide",
+        f"{planned.worker_cores:.1f} cores busy; limited by the {planned.worker_bound}",
     )
     yield "memory of workers", f"{planned.worker_gib:,.1f} GiB", ""
 
@@ -52,7 +52,7 @@ def _store_rows(planned: Plan, load: Load) -> Iterator[Row]:
         "Redis primaries",
         f"{planned.fleet.shards:,}",
         f"{planned.store_cores:.2f} cores busy, {planned.store_gib:,.1f} GiB of data; "
-        f"{'memory decides' if planned.shard_bound == 'memory' else 'the cores decide'}",
+        f"limited by {'memory' if planned.shard_bound == 'memory' else 'the cores'}",
     )
     archived = _archived(load)
     kept = f"of {load.conversations - archived:,} conversations"
@@ -84,7 +84,7 @@ def _archived(load: Load) -> int:
 
 
 def print_outcomes(outcomes: Sequence[tuple[str, Outcome]], *, as_json: bool) -> None:
-    """Print what simulations have shown, each with the name of its case."""
+    """Print the outcomes of simulations, each with the name of its case."""
     if as_json:
         for name, outcome in outcomes:
             print_json({"case": name, **asdict(outcome), "ended_at": None})
@@ -104,7 +104,7 @@ def print_outcomes(outcomes: Sequence[tuple[str, Outcome]], *, as_json: bool) ->
         ("sweep behind", [_time(o.sweep_behind) for _, o in outcomes]),
         ("turns of dead workers", [f"{o.taken_over:,}" for _, o in outcomes]),
         ("  until the last ran again", [_time(_longest(o)) for _, o in outcomes]),
-        ("provider back to all woken", [_time(o.backlog) for _, o in outcomes]),
+        ("provider back to last wake-up", [_time(o.backlog) for _, o in outcomes]),
     ]
     for name, values in rows:
         table.add_row(name, *values)

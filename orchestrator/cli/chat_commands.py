@@ -87,7 +87,7 @@ def _attach(chat: Chat, rest: str) -> None:
     for attachment in chat.attachments:
         note(f"with the next message: {_described(attachment)}")
     if not chat.attachments:
-        note("nothing is attached: /attach FILE")
+        note("nothing is attached; attach with /attach FILE")
 
 
 def _described(attachment: Image | File) -> str:
@@ -131,11 +131,13 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "help": Command(_help, "", "list the commands"),
     "history": Command(_history, "[N]", "print the conversation's messages, or the last N"),
     "reset": Command(_reset, "", "delete the conversation's messages"),
-    "attach": Command(_attach, "FILE", "send an image or a file with the next message; also a URL"),
-    "detach": Command(_detach, "", "send nothing with the next message but its text"),
-    "cancel": Command(_cancel, "", "cancel the last turn, such as one that waits for approval"),
-    "retry": Command(_retry, "", "run the last turn again, if it has failed"),
-    "follow": Command(_follow, "[TURN]", "show a turn and ask about its calls; the last one"),
+    "attach": Command(_attach, "FILE", "send an image, a file or a URL with the next message"),
+    "detach": Command(_detach, "", "remove the attachments of the next message"),
+    "cancel": Command(_cancel, "", "cancel the last turn, for example one that waits for approval"),
+    "retry": Command(_retry, "", "retry the last turn if it failed"),
+    "follow": Command(
+        _follow, "[TURN]", "show a turn, the last one by default, and ask about its calls"
+    ),
     "quit": Command(_quit, "", "end the chat"),
 }
 """The commands by name, in the order of `/help`."""

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from orchestrator.handle import TurnHandle
 
 SHOWN_AT_START: Final = 10
-"""Messages of an earlier conversation that are shown when it continues."""
+"""Number of earlier messages that are shown when a conversation continues."""
 
 _CENSUS_WAIT: Final = 5.0
-"""Seconds that the first message waits to hear which agents there are."""
+"""Seconds that the first message waits for the list of agents."""
 
 
 class Leave(Exception):
@@ -165,8 +165,8 @@ class ChatSession:
             if command is None:
                 self._fail(
                     usage_error(
-                        f"there is no command /{name}: /help lists them; // begins a message with "
-                        "a slash"
+                        f"there is no command /{name}: /help lists the commands; begin a message "
+                        "with // to send one slash"
                     )
                 )
                 return
@@ -246,7 +246,7 @@ class ChatSession:
                 display.close()
                 errors.print()
                 if cancelled:
-                    note(f"the turn may still run: agentapi follow {handle.turn_id}")
+                    note(f"the turn may still be running: agentapi follow {handle.turn_id}")
                     raise Leave(ExitCode.INTERRUPTED) from None
                 cancelled = True
                 note(f"cancel: {handle.cancel()}; Ctrl-C again ends the chat")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 STATUSES: Final = ("queued", "running", "parked", "completed", "failed", "cancelled")
-"""Those of `TurnStatus`, whose import takes longer."""
+"""The values of `TurnStatus`, whose import is slow."""
 
 
 def turn_statuses(incomplete: str) -> list[str]:

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def history(
     conversation: ConversationId,
     last: Annotated[
-        int | None, typer.Option(min=1, help="Print only so many of the newest messages.")
+        int | None, typer.Option(min=1, help="Print only this many of the newest messages.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +63,7 @@ def known_history(orchestrator: Orchestrator, conversation: str) -> list[dict[st
 
 def reset(
     conversation: ConversationId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete a conversation's messages.

@@ -20,7 +20,7 @@ from orchestrator.wording import counted
 if TYPE_CHECKING:
     from orchestrator import ForgottenUser, ImportResult
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,17 +33,22 @@ def register(app: typer.Typer) -> None:
 def export(
     conversation: Annotated[
         str | None,
-        typer.Argument(metavar="CONVERSATION", help="The conversation's id; or give filters."),
+        typer.Argument(
+            metavar="CONVERSATION",
+            help="The conversation's id. Or select conversations with filters.",
+        ),
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Conversations of this tenant.")] = None,
-    user: Annotated[str | None, typer.Option(help="Conversations that this user began.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only conversations of this tenant.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only conversations that this user began.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All conversations.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write; standard output if not given."),
+        typer.Option("--output", "-o", help="The file to write; defaults to standard output."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing; print how much there is.")
+        bool, typer.Option("--dry-run", help="Write nothing; print what would be exported.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +58,7 @@ def export(
     part of it. `agentapi import` brings the conversations back.
     """
     if sum([conversation is not None, tenant is not None or user is not None, everything]) != 1:
-        raise usage_error("give one of: a CONVERSATION, --tenant or --user, --all")
+        raise usage_error("give a CONVERSATION, or --tenant or --user, or --all")
     from agentapi.stores.data import Whose
     from orchestrator.client import Orchestrator
     from orchestrator.data.exporting import count, export_of
@@ -127,16 +132,17 @@ def _progress(done: str) -> Iterator[Callable[[int], None]]:
 
 def import_(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The export; - reads standard input.")
+        str, typer.Argument(metavar="FILE", help="The file to import; - reads standard input.")
     ],
     replace: Annotated[
         bool,
         typer.Option(
-            "--replace", help="Replace conversations that exist; without it they are left."
+            "--replace",
+            help="Replace existing conversations; without it they are left as they are.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the file and change nothing.")
+        bool, typer.Option("--dry-run", help="Check the file; change nothing.")
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
@@ -149,8 +155,8 @@ def import_(
     """
     if replace and not dry_run and not yes:
         if file == "-":
-            raise usage_error("there is no terminal to ask on: add --yes")
-        confirm("Replace conversations that exist?")
+            raise usage_error("no terminal to ask for confirmation: add --yes")
+        confirm("Replace existing conversations?")
     from orchestrator.client import Orchestrator
     from orchestrator.data.importing import Import
 
@@ -192,7 +198,7 @@ def _print_import(result: ImportResult, *, as_json: bool) -> None:
         number = _both(result.imported, result.messages)
         console.print(f"{number} would be imported" if result.dry_run else f"{number} imported")
         if result.unchanged:
-            console.print(f"{counted(result.unchanged, 'conversation')} imported before")
+            console.print(f"{counted(result.unchanged, 'conversation')} already imported")
         if not result.complete:
             note("the export was cut off: conversations may be missing")
     if result.refused or not result.complete:
@@ -202,10 +208,10 @@ def _print_import(result: ImportResult, *, as_json: bool) -> None:
 def forget(
     user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
     tenant: Annotated[
-        str | None, typer.Option(help="Only what belongs to this tenant; all if not given.")
+        str | None, typer.Option(help="Only data of this tenant; defaults to all tenants.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; print how much there is.")
+        bool, typer.Option("--dry-run", help="Change nothing; print what would be deleted.")
     ] = False,
     yes: Yes = False,
     as_json: Json = False,
@@ -237,7 +243,7 @@ def forget(
     else:
         console.print(f"{_what(result)} {'would be deleted' if dry_run else 'deleted'}")
         for turn_id in result.left:
-            note(f"{turn_id} is cancelled and has not stopped yet: repeat the command")
+            note(f"{turn_id} is being cancelled but has not stopped yet: repeat the command")
     if result.left:
         raise typer.Exit(ExitCode.CONFLICT)
 

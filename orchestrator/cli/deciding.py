@@ -56,15 +56,15 @@ class Decider:
                 case "y" | "yes":
                     return self._apply(handle, call, approve=True)
                 case "n" | "no":
-                    reason = self.lines.read("reason, for the model (may be empty): ")
+                    reason = self.lines.read("reason, shown to the model (optional): ")
                     return self._apply(handle, call, approve=False, reason=reason or None)
                 case "e" | "edit":
                     if self._edit(handle, call):
                         return True
                 case "l" | "later":
                     note(
-                        "Not decided. Messages that you send now wait for it; /follow asks again, "
-                        f"or: agentapi pending {handle.turn_id}"
+                        "Not decided. New messages wait for the decision. Decide with /follow, or "
+                        f"see: agentapi pending {handle.turn_id}"
                     )
                     return False
                 case _:

@@ -41,7 +41,7 @@ class TextDisplay(Display):
                 self._shown += event.data["text"]
                 self._printer.write(event.data["text"])
             case EventType.RESET if self._shown:
-                self._remark("a worker was lost; the reply starts over")
+                self._remark("a worker was lost; the reply starts again")
             case EventType.STEP if event.data.get("kind") == "model":
                 self._model_answered(event)
             case EventType.PARKED:
@@ -60,7 +60,7 @@ class TextDisplay(Display):
         if tools := event.data.get("tools"):
             self._remark(f"calls {', '.join(tools)}")
         elif event.data.get("rejected"):
-            self._remark("the reply does not have the expected form; the model is asked again")
+            self._remark("the reply does not have the expected format; asking the model again")
 
     @override
     def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:

@@ -39,10 +39,10 @@ def register(app: typer.Typer) -> None:
 def enqueue(
     agent: AgentName,
     message: Annotated[
-        str | None, typer.Argument(metavar="MESSAGE", help="The message; or use --file.")
+        str | None, typer.Argument(metavar="MESSAGE", help="The message. Or use --file.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option(help="Read the message from a file; - is standard input.")
+        str | None, typer.Option(help="Read the message from a file; - reads standard input.")
     ] = None,
     attach: Annotated[
         list[str] | None,
@@ -57,7 +57,7 @@ def enqueue(
     context: ContextJson = None,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(help="Name of this turn: the same key in the same conversation is one turn."),
+        typer.Option(help="A repeat with the same key in the same conversation is the same turn."),
     ] = None,
     deadline: Annotated[
         float | None, typer.Option(help="Seconds until the turn fails if it has not ended.")
@@ -66,7 +66,7 @@ def enqueue(
     on_abort: OnAbortOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the reply and print it.")] = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Wait, and print the reply while it is written.")
+        bool, typer.Option("--stream", help="Wait, and print the reply as it is written.")
     ] = False,
     timeout: Timeout = None,
     as_json: Json = False,

@@ -32,16 +32,18 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: Final[Mapping[ExitCode, str]] = {
-    ExitCode.OK: "It worked. `cancel` of a turn that has ended counts as well.",
-    ExitCode.FAILED: "The turn failed or was cancelled, `doctor` found a fault, or another error.",
-    ExitCode.USAGE: "The call is not valid: an unknown option, a wrong argument or setting.",
-    ExitCode.NOT_FOUND: "There is no such turn, conversation, agent or key.",
-    ExitCode.UNAVAILABLE: "Redis, the broker or the workers do not answer. Try again later.",
-    ExitCode.APPROVAL: "The wait is over, and the turn waits for somebody's approval.",
-    ExitCode.TIMEOUT: "The wait is over, and the turn has not ended. It continues.",
-    ExitCode.CONFLICT: "The state does not allow it: a busy conversation, a decided call, a turn "
-    "that cannot be retried, another tenant's conversation.",
-    ExitCode.INTERRUPTED: "Ctrl-C. The turn continues, except where `chat` has cancelled it.",
+    ExitCode.OK: "Success. To `cancel` a turn that has already ended is a success too.",
+    ExitCode.FAILED: "The turn failed or was cancelled, `doctor` found a problem, or another error "
+    "occurred.",
+    ExitCode.USAGE: "Invalid usage: an unknown option, or an invalid argument or setting.",
+    ExitCode.NOT_FOUND: "The turn, conversation, agent or key does not exist.",
+    ExitCode.UNAVAILABLE: "Redis, the broker or the workers do not respond. Try again later.",
+    ExitCode.APPROVAL: "The wait timed out, and the turn is waiting for an approval.",
+    ExitCode.TIMEOUT: "The wait timed out before the turn ended. The turn continues.",
+    ExitCode.CONFLICT: "The current state does not allow the command: a busy conversation, a call "
+    "that is already decided, a turn that cannot be retried, another tenant's conversation.",
+    ExitCode.INTERRUPTED: "Interrupted with Ctrl-C. The turn continues, unless `chat` has "
+    "cancelled it.",
 }
 """Documented in docs/reference/cli.md."""
 
@@ -92,7 +94,7 @@ def waits_for_approval(turn_id: str, *, told: bool) -> CommandFailed:
         told: Whether it was said already what it waits for, and how to see it.
     """
     return CommandFailed(
-        "nobody has decided within the timeout; the turn still waits"
+        "no decision within the timeout; the turn is still waiting"
         if told
         else f"turn {turn_id} waits for approval: agentapi pending {turn_id}",
         code="approval_required",

@@ -31,7 +31,7 @@ Status = Annotated[
 ]
 Agent = Annotated[
     str | None,
-    typer.Option(help="Only turns that were enqueued for it.", autocompletion=agent_names),
+    typer.Option(help="Only turns that were enqueued for this agent.", autocompletion=agent_names),
 ]
 OfConversation = Annotated[
     str | None, typer.Option("--conversation", help="Only turns of this conversation.")
@@ -44,10 +44,10 @@ ErrorText = Annotated[
     typer.Option("--error", help="Only failed turns whose code or message contains this."),
 ]
 Since = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Accepted since then: 30m, 2h, 7d, or a time.")
+    str | None, typer.Option(metavar="TIME", help="Accepted since: 30m, 2h, 7d, or a time.")
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted until then.")]
-Limit = Annotated[int, typer.Option(min=0, help="The most to list; 0 for all.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Accepted until.")]
+Limit = Annotated[int, typer.Option(min=0, help="Maximum to list; 0 for all.")]
 
 
 def given(**filters: Any) -> dict[str, Any]:

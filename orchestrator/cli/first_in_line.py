@@ -21,18 +21,18 @@ def why_not_started(orchestrator: Orchestrator, handle: TurnHandle) -> str:
         first = _first(orchestrator, handle)
         if first is not None and first.turn_id != handle.turn_id:
             does = _does(orchestrator, first)
-            return f"turn {first.turn_id} of the conversation comes first: {does}"
+            return f"turn {first.turn_id} of the conversation is first in line: {does}"
     except AgentAPIError:
         # Lists may be switched off, and the first turn may end meanwhile.
         first = None
     if first is None:
         return (
             "an earlier turn of the conversation has not ended, or no worker is free; `agentapi "
-            "doctor` tells which"
+            "doctor` shows which"
         )
     return (
-        "nothing of the conversation is before it, and no worker has taken it: `agentapi top` "
-        "shows whether workers answer and have free slots"
+        "it is first in line, but no worker has claimed it: `agentapi top` shows whether workers "
+        "respond and have free slots"
     )
 
 
@@ -56,7 +56,10 @@ def _does(orchestrator: Orchestrator, turn: TurnSummary) -> str:
         since = f" since {clock(turn.started_at)}" if turn.started_at else ""
         return f"it runs on {turn.worker}{since}: agentapi follow {turn.turn_id}"
     if turn.status is TurnStatus.QUEUED:
-        return "it waits for a worker; `agentapi top` shows whether any answers and has free slots"
+        return (
+            "it is waiting for a worker; `agentapi top` shows whether workers respond and have "
+            "free slots"
+        )
     waiting_for = found.info().waiting_for
     if waiting_for is not None:
         return f"it is {waiting_for.describe(time.time())}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _GAP: Final = "  "
 _BAR: Final = 10
 _FEW: Final = 3
-"""Rows that every list gets before a longer one gets more."""
+"""Minimum rows of each list before longer lists get more."""
 
 _STYLES: Final = {
     "full": "yellow",
@@ -291,7 +291,7 @@ def _providers(providers: Sequence[FleetProvider]) -> _List:
         if each.held:
             state = f"on hold for {span(each.held)}"
         if each.open is not None:
-            state = f"paused, asked again in {span(each.open)}"
+            state = f"paused, next attempt in {span(each.open)}"
         # Providers that are well and have no limit are not worth a line.
         if used or state != "ok":
             rows.append((each.name, state, ", ".join(used)))

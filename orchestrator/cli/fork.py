@@ -19,16 +19,17 @@ def fork(
     turn_id: TurnId,
     message: Annotated[
         str | None,
-        typer.Argument(metavar="[MESSAGE]", help="What the user says instead."),
+        typer.Argument(metavar="[MESSAGE]", help="The message to send instead."),
     ] = None,
     step: Annotated[
-        int, typer.Option(min=0, help="How many of its steps to take over; see `timeline`.")
+        int, typer.Option(min=0, help="Number of its steps to copy; see `timeline`.")
     ] = 0,
-    by: Annotated[str | None, typer.Option(help="Who asks; stored with the new turn.")] = None,
+    by: Annotated[str | None, typer.Option(help="Your name; stored with the new turn.")] = None,
     key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", help="A repeat with the same key returns the first fork."
+            "--idempotency-key",
+            help="Idempotency key: a repeat with the same key returns the first fork.",
         ),
     ] = None,
     as_json: Json = False,

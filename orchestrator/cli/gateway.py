@@ -55,13 +55,13 @@ def gateway(
 @keys.command()
 def create(
     tenant: Annotated[str, typer.Argument(help="The tenant that the key belongs to.")],
-    label: Annotated[str, typer.Option(help="A note shown by `agentapi keys list`.")] = "",
+    label: Annotated[str, typer.Option(help="A note, shown by `agentapi keys list`.")] = "",
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the key allows, may be repeated: turns (the APIs; the default), or the "
-            "console with read (what there is), content (messages), operate (cancel, retry, "
-            "approve, all tenants)."
+            help="What the key allows; may be repeated. turns: the APIs (default). For the "
+            "console: read (view), content (view messages), operate (cancel, retry, approve, all "
+            "tenants)."
         ),
     ] = None,
     as_json: Json = False,
@@ -75,7 +75,9 @@ def create(
         print_json({**_key_json(key), "secret": secret})
         return
     # To stderr: stdout is the key alone, for use in scripts.
-    errors.print(f"[dim]{key.key_id} of tenant {key.tenant}; the key is not shown again:[/dim]")
+    errors.print(
+        f"[dim]{key.key_id} of tenant {key.tenant}; the key will not be shown again:[/dim]"
+    )
     typer.echo(secret)
 
 

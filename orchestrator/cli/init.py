@@ -18,7 +18,7 @@ FILES: Final = {
     ".env": "env.txt",
     "README.md": "README.md.txt",
 }
-"""What is written, and the file beside this module that it is copied from."""
+"""Each file to write, and the template beside this module that it is copied from."""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,8 @@ def write_project(folder: Path) -> None:
 
     if taken := [name for name in FILES if (folder / name).exists()]:
         raise ConfigurationError(
-            f"{folder} already has {', '.join(taken)}: name another folder, nothing was written"
+            f"{folder} already contains {', '.join(taken)}: name another folder; nothing was "
+            "written"
         )
     templates = files("orchestrator.cli") / "project"
     try:

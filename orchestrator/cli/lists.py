@@ -112,23 +112,23 @@ def _said(error: TurnError | None) -> str:
 
 def conversations(
     agent: Annotated[
-        str | None, typer.Option(help="Only those whose newest turn was enqueued for it.")
+        str | None, typer.Option(help="Only those whose newest turn was enqueued for this agent.")
     ] = None,
     user: OfUser = None,
     tenant: OfTenant = None,
     busy: Annotated[
         bool | None,
-        typer.Option("--busy/--idle", help="Only those with, or without, turns that run or wait."),
+        typer.Option(
+            "--busy/--idle", help="Only those with, or without, turns that are running or waiting."
+        ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Begun since then: 30m, 2h, 7d, or a time.")
+        str | None, typer.Option(metavar="TIME", help="Created since: 30m, 2h, 7d, or a time.")
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Begun until then.")] = None,
-    active_since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Changed since then.")
-    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Created until.")] = None,
+    active_since: Annotated[str | None, typer.Option(metavar="TIME", help="Changed since.")] = None,
     idle_since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not changed since then.")
+        str | None, typer.Option(metavar="TIME", help="Not changed since.")
     ] = None,
     limit: Limit = DEFAULT_LIMIT,
     as_json: Json = False,
@@ -211,14 +211,14 @@ def approvals(
 
 def ends(
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with ends as they happen, until Ctrl-C.")
+        bool, typer.Option("--follow", help="Continue with new ends as they happen, until Ctrl-C.")
     ] = False,
     after: Annotated[
         str | None,
-        typer.Option(metavar="POSITION", help="Only behind this `position`, from --json."),
+        typer.Option(metavar="POSITION", help="Only ends after this `position`, as in --json."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Ended since then: 30m, 2h, 7d, or a time.")
+        str | None, typer.Option(metavar="TIME", help="Ended since: 30m, 2h, 7d, or a time.")
     ] = None,
     status: Status = None,
     agent: Agent = None,

@@ -150,19 +150,22 @@ def demo(
             help="offline, openai, openrouter or gemini; the key comes from the environment."
         ),
     ] = "offline",
-    conversations: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 40,
+    conversations: Annotated[int, typer.Option(min=1, help="Conversations at the same time.")] = 40,
     turns: Annotated[int, typer.Option(min=1, help="Turns in each conversation.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
     keep: Annotated[
         bool,
         typer.Option(
             "--keep",
-            help="Start the gateway too, and keep all running until Ctrl-C, to look at the "
+            help="Start the gateway too, and keep everything running until Ctrl-C, to view the "
             "conversations in the console.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print whether all is well; the report on stderr.")
+        bool,
+        typer.Option(
+            "--json", help="Print whether all is well as JSON; the report goes to stderr."
+        ),
     ] = False,
 ) -> None:
     """Run overlapping conversations on a temporary stack, and check every history."""
@@ -187,5 +190,5 @@ def _keep(stack: Stack) -> None:
     """Leave the demo's stack running, with a few conversations of other kinds besides."""
     stop = _stop_signal()
     _begin_showcase(stack)
-    errors.print(f"console {stack.console_url}\nall keeps running until Ctrl-C")
+    errors.print(f"console {stack.console_url}\nrunning until Ctrl-C")
     _wait(stack, stop)

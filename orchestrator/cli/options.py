@@ -16,9 +16,9 @@ TALK: Final = "Talk to agents"
 LOOK: Final = "Turns and conversations"
 DECIDE: Final = "Approvals"
 CHECK: Final = "Installation"
-"""Headings under which `agentapi --help` lists the commands."""
+"""Headings of the commands in `agentapi --help`."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 AgentName = Annotated[
     str,
@@ -44,12 +44,12 @@ ContextJson = Annotated[
     typer.Option(
         "--context",
         metavar="JSON",
-        help="A JSON object of the agent's context type, for its prompt, tools and hooks.",
+        help="Context for the agent's prompt, tools and hooks: a JSON object of its context type.",
     ),
 ]
-By = Annotated[str | None, typer.Option(help="Who decided; stored with the decision.")]
+By = Annotated[str | None, typer.Option(help="Your name; stored with the decision.")]
 Timeout = Annotated[
-    float | None, typer.Option(min=0, help="Longest wait in seconds; no limit if not given.")
+    float | None, typer.Option(min=0, help="Maximum wait in seconds; no limit by default.")
 ]
 
 # The values of enumerations of agentapi, whose import takes longer than all of `agentapi --help`.
@@ -59,7 +59,7 @@ OnAbortChoice: TypeAlias = Literal["drop", "keep"]
 
 OnBusyOption = Annotated[
     OnBusyChoice | None,
-    typer.Option("--on-busy", help="What to do if the conversation has turns that have not ended."),
+    typer.Option("--on-busy", help="What to do if the conversation has unfinished turns."),
 ]
 OnAbortOption = Annotated[
     OnAbortChoice | None,

@@ -8,10 +8,10 @@ from typing import Final
 from orchestrator.cli.console import console, printable
 
 _FOLDED: Final = 24
-"""Characters that a long text gets at least in a table."""
+"""Minimum width of a long text in a table, in characters."""
 
 _BORDER: Final = 3
-"""Characters between two columns of a table."""
+"""Space between two columns of a table, in characters."""
 
 _INDENT: Final = "  "
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _NARROWEST: Final = 16
 _WIDEST: Final = 60
-"""Characters of a bar."""
+"""Width of a bar, in characters."""
 
 _STYLES: Final = {
     "waiting": "dim",
@@ -86,7 +86,7 @@ def _print(timeline: Timeline, rows: list[Row]) -> None:
         soft_wrap=True,
     )
     if not timeline.complete:
-        note("the oldest entries are not kept")
+        note("the oldest entries are no longer stored")
     width = max(_NARROWEST, min(_WIDEST, console.width // 4))
     table = Table(
         Column("what", no_wrap=True),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.fleet import FleetReader, FleetSnapshot
 
 _LOOK: Final = 0.5
-"""Seconds between checks of the terminal's size."""
+"""Seconds between two checks of the terminal's size."""
 
 _QUIT: Final = frozenset("qQ\x04\x1b")
 _TERMINATED: Final = 128 + signal.SIGTERM
@@ -34,9 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def top(
-    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and exit.")] = False,
     interval: Annotated[
-        float, typer.Option(min=1, max=3600, help="Seconds between two pictures.")
+        float, typer.Option(min=1, max=3600, help="Seconds between two frames.")
     ] = 2.0,
     as_json: Json = False,
 ) -> None:
@@ -240,7 +240,7 @@ class _Screen:
 
         if self._shown is None:
             return ""
-        paused = "p go on (paused)" if self._paused else "p pause"
+        paused = "p resume (paused)" if self._paused else "p pause"
         foot = f"q quit  s sort: {self._order}  {paused}"
         return frame(self._shown, width=console.width, height=height, order=self._order, foot=foot)
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from orchestrator.handle import TurnHandle
 
 _POLL: Final = 1.0
-"""Seconds between two looks for approvals of turns that the followed one waits for: their events
-are not its own."""
+"""Seconds between two checks for approvals in turns that the followed turn waits for: their events
+are separate."""
 
 _CHECK: Final = 0.5
-"""Seconds without any event before, and between, checks of the turn."""
+"""Seconds without events before the turn is checked, and between checks."""
 
 _PATIENCE: Final = 5.0
-"""Seconds without any event after which a person is told."""
+"""Seconds without events after which the user is told."""
 
 
 class NotStarted:

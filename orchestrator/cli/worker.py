@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.stack.worker_fleet import Changes
 
 KILL_MARGIN: Final = 15.0
-"""Seconds that a process gets beyond its turns' grace, in which it hands them back."""
+"""Seconds that a process has after its turns' grace period to hand them back."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,45 +34,43 @@ def worker(
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Turns in flight in one process. [AGENTAPI_CONCURRENCY]"),
+        typer.Option(min=1, help="Maximum turns in flight in one process. [AGENTAPI_CONCURRENCY]"),
     ] = None,
     name: Annotated[
         str, typer.Option(help="Name of the worker, unique on this machine.")
     ] = "worker",
     processes: Annotated[
         int,
-        typer.Option(
-            min=1, help="Worker processes; one uses one core. One that dies is restarted."
-        ),
+        typer.Option(min=1, help="Worker processes, each on one core. One that dies is restarted."),
     ] = 1,
     reload: Annotated[
         bool,
         typer.Option(
-            "--reload", help="Restart when a Python file in this folder changes, for development."
+            "--reload", help="Restart when a Python file in this folder changes. For development."
         ),
     ] = False,
     supervise: Annotated[
         bool,
         typer.Option(
             "--supervise",
-            help="Stay beside the worker, even beside a single process: restart it, and replace it "
-            "on SIGHUP. On with several processes.",
+            help="Supervise the worker even with a single process: restart it if it dies, replace "
+            "it on SIGHUP. Always on with several processes.",
         ),
     ] = False,
     ready_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file that is touched every second while a process takes turns, for probes. "
-            "Turns --supervise on."
+            help="A file for probes that is touched every second while a process takes turns. "
+            "Implies --supervise."
         ),
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="Least severe log line to write. [AGENTAPI_LOG_LEVEL]")
+        str | None, typer.Option(help="Minimum level of log lines. [AGENTAPI_LOG_LEVEL]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write log lines as JSON.")] = False,
     celery_flags: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- CELERY_FLAGS]", help="Passed on to `celery worker`."),
+        typer.Argument(metavar="[-- CELERY_FLAGS]", help="Further options for `celery worker`."),
     ] = None,
 ) -> None:
     """Run agents: take turns from the queues and carry them out, until SIGTERM or Ctrl-C.

@@ -24,10 +24,10 @@ from orchestrator.data.records import (
 )
 
 _PIECE: Final = 64
-"""Messages that one step reads."""
+"""Messages in one read."""
 
 _ATTEMPTS: Final = 10
-"""How often a conversation is read again because messages were taken out of it meanwhile."""
+"""How many times a conversation is read if messages are removed from it meanwhile."""
 
 
 @dataclass

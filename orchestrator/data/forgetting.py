@@ -16,7 +16,7 @@ from agentapi.stores.data import OwnedConversation, OwnedTurn, Whose, forget_ope
 _PAUSE: Final = 0.1
 
 MORE_THAN_LEASE: Final = 5.0
-"""Seconds, after a dead worker's lease would have expired, for a cancelled turn to stop."""
+"""Seconds for a cancelled turn to stop, in addition to the expiry of a dead worker's lease."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

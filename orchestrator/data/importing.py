@@ -29,13 +29,13 @@ from orchestrator.data.records import (
 
 _PIECE_BYTES: Final = 1_048_576
 _PIECE: Final = 200
-"""Bytes and messages that are sent to Redis together."""
+"""Maximum bytes and messages that are sent to Redis together."""
 
 _REFUSALS: Final[Mapping[Restored, str]] = {
-    Restored.EXISTS: "it exists already: --replace, or replace=True, replaces it",
-    Restored.BUSY: "it has turns that have not ended: import it again when they have",
+    Restored.EXISTS: "it already exists: replace it with --replace, or replace=True",
+    Restored.BUSY: "it has unfinished turns: import it again when they have ended",
     Restored.TENANT: "it belongs to another tenant",
-    Restored.LOST: "Redis has lost a part of it meanwhile: import it again",
+    Restored.LOST: "Redis lost part of it during the import: import it again",
 }
 
 
@@ -134,7 +134,7 @@ class Import:
         self._current = None
         if current.count != current.record.messages or current.count != end.messages:
             raise InvalidInput(
-                f"line {number}: the conversation has {current.count} messages, and should have "
+                f"line {number}: the conversation has {current.count} messages, but should have "
                 f"{current.record.messages}"
             )
         became = current.finish(replace=self._replace)

@@ -16,7 +16,7 @@ from agentapi.ids import MAX_CONVERSATION_ID
 from agentapi.stores.data import ACTIVE, Snapshot
 
 VERSION: Final = 1
-"""Version of the schema. Fields may be added without a new one."""
+"""Version of the schema. Adding fields does not change it."""
 
 
 class _Line(BaseModel):
@@ -155,7 +155,7 @@ def read_line(line: bytes, number: int) -> Record:
         ) from None
     if isinstance(record, Header) and record.version > VERSION:
         raise InvalidInput(
-            f"the export has version {record.version} of the schema, and this release reads "
+            f"the export has version {record.version} of the schema, but this release reads "
             f"version {VERSION}: import it with the release that wrote it, {record.release}"
         )
     return record
@@ -184,7 +184,7 @@ def blob_bytes(record: BlobRecord, number: int) -> bytes:
     except ValueError:
         raise InvalidInput(f"line {number}: data is not base64") from None
     if hashlib.sha256(data).hexdigest() != record.name:
-        raise InvalidInput(f"line {number}: the bytes are not those that the name stands for")
+        raise InvalidInput(f"line {number}: the bytes do not match the hash in their name")
     return data
 
 

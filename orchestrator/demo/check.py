@@ -44,5 +44,5 @@ def _broken_turns(history: Sequence[Mapping[str, Any]]) -> list[str]:
             open_calls.discard(message["call_id"])
         turn_ends = following is None or following["role"] == "user"
         if turn_ends and (message["role"] != "assistant" or open_calls):
-            problems.append(f"turn {message.get('turn_id')} is not whole")
+            problems.append(f"turn {message.get('turn_id')} is not complete")
     return problems

@@ -60,6 +60,6 @@ def print_report(
     summary = Table(title="Totals", show_header=False)
     summary.add_row("turns", str(figures.turns))
     summary.add_row("turns per second", f"{figures.rate:.1f}")
-    summary.add_row("time of a turn, median", f"{figures.median * 1000:.0f} ms")
-    summary.add_row("time of a turn, 99th percentile", f"{figures.p99 * 1000:.0f} ms")
+    summary.add_row("duration of a turn, median", f"{figures.median * 1000:.0f} ms")
+    summary.add_row("duration of a turn, 99th percentile", f"{figures.p99 * 1000:.0f} ms")
     console.print(summary)

@@ -20,11 +20,11 @@ class Closed(StrEnum):
     """Why a reader gets no more events before its turn's end."""
 
     SLOW = "slow"
-    """It let too many events wait."""
+    """The subscriber read too slowly, and too many events are waiting."""
     STOPPING = "stopping"
     """The process shuts down."""
     UNREADABLE = "unreadable"
-    """What is stored of the turn cannot be read."""
+    """The turn's stored events cannot be read."""
 
 
 @dataclass(frozen=True)

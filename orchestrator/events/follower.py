@@ -18,38 +18,38 @@ from agentapi.turns import Event
 log = logging.getLogger("agentapi.follower")
 
 PAGE: Final = 500
-"""Events of one turn that are read at a time."""
+"""Maximum events of one turn in one read."""
 
 MAX_WAIT: Final = 5.0
-"""Seconds that one read waits for events. A lost wake-up delays a new subscription by as much."""
+"""Seconds that one read waits for events. A lost wake-up delays a new subscription by this time."""
 
 LATE_AFTER: Final = 2 * MAX_WAIT
-"""Seconds beyond a read's longest wait after which the thread counts as one that hangs."""
+"""Seconds past a read's maximum wait after which the thread counts as hung."""
 
 _AWAY_DELAY: Final = 0.5
-"""Seconds between tries while Redis is away."""
+"""Seconds between two attempts while Redis is unreachable."""
 
 MAX_LOGIN_REFUSAL: Final = 30.0
-"""Seconds for which Redis may refuse the password, as while it is being changed, before all waits
-fail."""
+"""Seconds for which Redis may refuse the password, for example while it is changed, before all
+waits fail."""
 
 PASSING_FAILURES: Final = 2
-"""Unexpected errors in a row after which the turn that causes them is looked for."""
+"""Consecutive unexpected errors after which the follower searches for the turn that causes them."""
 
 _FEW: Final = 16
-"""Turns up to which a read follows the last one without a pause."""
+"""Maximum number of turns for which reads follow each other without a pause."""
 
 _PAUSE_PER_TURN: Final = 20e-6
 _MAX_PAUSE: Final = 0.01
-"""Seconds between two reads of many turns, so that one read brings the news of many of them: a
-read costs time for each turn, whether it has news or not."""
+"""Seconds between two reads of many turns, so that one read returns events of many of them: a read
+takes time for each turn, even without new events."""
 
 Delivery: TypeAlias = Sequence[Event] | AgentAPIError
-"""New events of a turn; or why no more of them will come."""
+"""New events of a turn, or why no more events will come."""
 
 Listener: TypeAlias = Callable[[Sequence[tuple["Subscription", Delivery]]], None]
-"""Takes what one read brought for all its subscriptions. Called in the follower's thread; must not
-block."""
+"""Receives the results of one read for all its subscriptions. Called in the follower's thread; must
+not block."""
 
 
 @dataclass(eq=False)

@@ -18,14 +18,14 @@ from orchestrator.broker import ask_workers, producer_app
 from orchestrator.gateway.http.errors import UnsupportedParameter
 
 MAX_AGE: Final = 10.0
-"""Seconds for which a census is taken as current."""
+"""Seconds for which a census counts as current."""
 
 _MAX_AGE_WITHOUT_WORKERS: Final = 1.0
 
 _REPLY_TIMEOUT: Final = 1.0
 
 _QUESTIONS: Final = 3
-"""Attempts before nobody is taken to be there."""
+"""Attempts before the workers count as absent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +194,7 @@ class AgentDirectory:
         accepted = census.accepted[name]
         if accepted is None:
             raise UnsupportedParameter(
-                f"a worker of an older release serves agent {name!r}, which takes neither "
+                f"a worker of an older release serves agent {name!r}, and it accepts neither "
                 "instructions nor other decisions from requests: upgrade every worker"
             )
         return accepted

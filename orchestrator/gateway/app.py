@@ -48,7 +48,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     app = FastAPI(
         title="agentapi",
-        summary="LLM agents behind OpenAI's API, and a native one.",
+        summary="LLM agents behind OpenAI's API and a native API.",
         version=version("agentapi"),
         lifespan=lifespan,
         docs_url=None,

@@ -43,7 +43,7 @@ def idempotency_key(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="Names this request: a repeat with the same key is the same turn.",
+            description="Identifies this request: a repeat with the same key is the same turn.",
             min_length=1,
             max_length=256,
         ),
@@ -55,7 +55,7 @@ def idempotency_key(
         InvalidRequest: It has characters that are not printable.
     """
     if idempotency_key is not None and not idempotency_key.isprintable():
-        raise InvalidRequest("Idempotency-Key must be printable", param="Idempotency-Key")
+        raise InvalidRequest("Idempotency-Key must consist of printable", param="Idempotency-Key")
     return idempotency_key
 
 
@@ -63,6 +63,6 @@ View = Annotated[TenantView, Depends(tenant_view)]
 TurnId = Annotated[
     str,
     AfterValidator(turn_id_from),
-    Path(description="The turn's id, or that of its response or chat completion."),
+    Path(description="The turn's id, or the id of its response or chat completion."),
 ]
 Key = Annotated[str | None, Depends(idempotency_key)]

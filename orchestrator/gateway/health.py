@@ -37,16 +37,16 @@ class Background(BaseModel):
 class Ready(BaseModel):
     """What the gateway needs, and the state of each part."""
 
-    ready: Annotated[bool, Field(description="Whether this gateway can serve.")]
+    ready: Annotated[bool, Field(description="Whether this gateway can serve requests.")]
     redis: str
     broker: str
     workers: int
-    follower: Annotated[str, Field(description="ok, or late: streams do not get their events.")]
+    follower: Annotated[str, Field(description="ok, or late: streams receive no events.")]
     sweeper: Annotated[
         str,
         Field(
-            description="ok; silent: a part of the sweep was not done for a while, so lost turns "
-            "are not found; or unknown. Turns are served in any case."
+            description="ok; silent: part of the sweep has not run for a while, so lost turns are "
+            "not found; or unknown. Turns are served in any case."
         ),
     ]
     background: list[Background]

@@ -47,10 +47,10 @@ from orchestrator.gateway.settings import GatewaySettings
 log = logging.getLogger("agentapi.gateway")
 
 REMEMBERED: Final = 5.0
-"""Seconds for which the gauges of the fleet are remembered."""
+"""Seconds for which the gauges of the fleet are cached."""
 
 REASONS: Final = ("provider", "tool_server", "approval", "client", "children")
-"""What parked turns may wait for; what a newer release adds is ``other``."""
+"""What parked turns may wait for. Reasons added by a newer release are ``other``."""
 
 TICK: Final = 1.0
 

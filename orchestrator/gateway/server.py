@@ -107,8 +107,8 @@ async def _refuse_without_keys(settings: GatewaySettings) -> None:
         await client.aclose()
     if not made:
         raise ConfigurationError(
-            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r} and there are no keys: everyone "
-            "who can reach this machine could talk to the agents. Create a key with `agentapi keys "
+            f"AGENTAPI_GATEWAY_HOST is {settings.gateway_host!r}, but there are no keys: anyone "
+            "who can reach this machine could use the agents. Create a key with `agentapi keys "
             "create TENANT`, or listen on 127.0.0.1"
         )
 

@@ -36,14 +36,14 @@ from orchestrator.gateway.tenants.stream_slots import StreamSlots
 T = TypeVar("T")
 
 THREADS: Final = 4
-"""For the producer's short calls. Each thread uses at most one connection to Redis."""
+"""Threads for the producer's short calls. Each thread uses at most one connection to Redis."""
 
 CONNECTIONS: Final = 8
-"""To Redis, for short commands on the event loop."""
+"""Connections to Redis for short commands on the event loop."""
 
 ACTIVE_REQUESTS: Final = 8
-"""Requests of one tenant that are worked on at the same time. More would only make the requests of
-other tenants wait for the event loop. Requests that stream or wait for a turn do not count."""
+"""Maximum requests of one tenant that are processed at the same time. More would only make other
+tenants' requests wait for the event loop. Requests that stream or wait for a turn do not count."""
 
 
 class Gateway:
@@ -57,7 +57,7 @@ class Gateway:
         """
         if settings.eager:
             raise ConfigurationError(
-                "AGENTAPI_EAGER is set: the gateway needs Redis and workers, unset it"
+                "AGENTAPI_EAGER is set, but the gateway needs Redis and workers: unset it"
             )
         self.settings = settings
         # Before the producer's, which would be named as one.

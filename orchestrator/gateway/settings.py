@@ -18,97 +18,106 @@ class GatewaySettings(Settings):
 
     gateway_host: str = Field(
         default="127.0.0.1",
-        description="Where the gateway listens; beyond loopback it needs keys.",
+        description="Address on which the gateway listens. Any address other than loopback "
+        "requires keys.",
     )
     gateway_port: int = Field(
-        default=8080, ge=0, le=65_535, description="The gateway's port; 0 for a free one."
+        default=8080,
+        ge=0,
+        le=65_535,
+        description="Port on which the gateway listens; 0 picks a free port.",
     )
     gateway_requests_per_minute: int = Field(
-        default=600, ge=0, description="Requests of one tenant per minute; 0 for no limit."
+        default=600, ge=0, description="Maximum requests of one tenant per minute; 0 for no limit."
     )
     gateway_turns_in_flight: int = Field(
-        default=200, ge=0, description="Turns of one tenant that wait or run; 0 for no limit."
+        default=200,
+        ge=0,
+        description="Maximum turns of one tenant that wait or run; 0 for no limit.",
     )
     gateway_max_body_bytes: int = Field(
-        default=1_048_576, ge=1, description="Largest request body that the gateway accepts."
+        default=1_048_576, ge=1, description="Maximum size of a request body, in bytes."
     )
     gateway_wait: Seconds = Field(
         default=600,
-        description="Longest wait of a request that neither streams nor runs in the background.",
+        description="Maximum wait of a request that neither streams nor runs in the background.",
     )
     gateway_heartbeat: Seconds = Field(
         default=15, description="Time between keep-alive comments in a stream without events."
     )
     gateway_stream_buffer: int = Field(
-        default=1_000, ge=1, description="Events that may wait for one slow client of a stream."
+        default=1_000, ge=1, description="Maximum buffered events for one slow client of a stream."
     )
     gateway_stall: Seconds = Field(
-        default=30, description="How long a client may read nothing before its stream is dropped."
+        default=30, description="How long a client may stop reading before its stream is closed."
     )
     gateway_require_keys: bool = Field(
         default=False,
-        description="Whether every request needs a key even before the first key is created.",
+        description="Whether every request needs a key, even before the first key is created.",
     )
     gateway_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Addresses of proxies whose X-Forwarded-For is trusted, separated by commas.",
     )
     gateway_connections: int = Field(
-        default=4_096, ge=1, description="Connections that one gateway process may hold."
+        default=4_096, ge=1, description="Maximum connections of one gateway process."
     )
     gateway_header_timeout: Seconds = Field(
-        default=10, description="How long a client may take to send a request's head."
+        default=10, description="Time limit for receiving a request's headers."
     )
     gateway_body_timeout: Seconds = Field(
-        default=60, description="How long a client may take to send a request's body."
+        default=60, description="Time limit for receiving a request's body."
     )
     gateway_body_idle: Seconds = Field(
-        default=10, description="Longest pause of a client while it sends a request's body."
+        default=10, description="Maximum pause while a client sends a request's body."
     )
     gateway_wrong_keys_per_minute: int = Field(
         default=30,
         ge=0,
-        description="Requests of one peer per minute without a valid key; 0 for no limit.",
+        description="Maximum requests without a valid key from one address per minute; 0 for no "
+        "limit.",
     )
     gateway_streams: int = Field(
         default=2_000,
         ge=0,
-        description="Streams and waiting requests of one tenant in one gateway; 0 for no limit.",
+        description="Maximum open streams and waiting requests of one tenant in one gateway; 0 for "
+        "no limit.",
     )
     gateway_stored_bytes: int = Field(
         default=1_073_741_824,
         ge=0,
-        description="Bytes that one tenant's conversations and turns may use in Redis, roughly; "
-        "0 for no limit.",
+        description="Approximate maximum bytes in Redis of one tenant's conversations and turns; 0 "
+        "for no limit.",
     )
     gateway_fork_bytes: int = Field(
         default=16_777_216,
         ge=1,
-        description="Largest history that previous_response_id copies, images and files included.",
+        description="Maximum size of a history that previous_response_id copies, in bytes, "
+        "including images and files.",
     )
     gateway_console: bool = Field(
         default=True, description="Whether the gateway serves the console."
     )
     gateway_session: Seconds = Field(
-        default=43_200, description="How long somebody stays signed in to the console."
+        default=43_200, description="How long a session of the console lasts."
     )
     gateway_metrics_port: int | None = Field(
         default=None,
         ge=0,
         le=65_535,
-        description="Where the gateway serves metrics for Prometheus, those of the whole fleet "
-        "included; 0 for a free port; not at all when not set.",
+        description="Port on which the gateway serves Prometheus metrics, including those of the "
+        "whole fleet; 0 picks a free port. No metrics when not set.",
     )
     gateway_addresses: Literal["none", "public", "any"] = Field(
         default="public",
-        description="Which URLs of images and files go to providers: none (data only), public, "
-        "or any.",
+        description="Which URLs of images and files are passed to providers: none (data only), "
+        "public, or any.",
     )
 
     gateway_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Origins of web pages that may use the gateway from a browser, separated by "
-        "commas, such as https://app.example.org; * for every page.",
+        description="Origins of web pages that may call the gateway from a browser (CORS), "
+        "separated by commas, such as https://app.example.org; * for any page.",
     )
 
     @property

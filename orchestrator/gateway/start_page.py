@@ -23,25 +23,20 @@ body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
 code{{overflow-wrap:anywhere}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>
 <main>
 <h1>agentapi gateway {version}</h1>
-<p>LLM agents behind OpenAI's API, and a native one. This is what is here:</p>
-<ul>
-<li><code>{base}v1</code>: the <code>base_url</code> for OpenAI's clients. A model is an agent:
-<a href="v1/models">/v1/models</a> lists them.</li>
-<li><code>POST /conversations/ID/turns</code>: the native API.</li>
-{console}<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI document.</li>
-<li><a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>: whether this process lives, and
-whether it can serve.</li>
-</ul>
-<pre>curl {base}v1/responses -H 'content-type: application/json' \\
+<p>LLM agents behind OpenAI's API and a native API. This gateway serves:</p> <ul>
+<li><code>{base}v1</code>: the <code>base_url</code> for OpenAI's clients. A model is an agent: <a
+href="v1/models">/v1/models</a> lists them.</li> <li><code>POST /conversations/ID/turns</code>: the
+native API.</li> {console}<li><a href="openapi.json">/openapi.json</a>: every route, as an OpenAPI
+document.</li> <li><a href="healthz">/healthz</a> and <a href="readyz">/readyz</a>: whether this
+process is alive, and whether it can serve requests.</li> </ul> <pre>curl {base}v1/responses -H
+'content-type: application/json' \\
   -d '{{"model": "AGENT", "input": "Hello!"}}'</pre>
 <p>Once there are keys, requests need <code>Authorization: Bearer KEY</code>:
-<code>agentapi keys create TENANT</code> makes one.</p>
-</main>
-</html>
+create one with <code>agentapi keys create TENANT</code>.</p> </main> </html>
 """
 
 _CONSOLE: Final = """\
-<li><a href="console">/console</a>: what the fleet does, for people.</li>
+<li><a href="console">/console</a>: the fleet, its turns and conversations, in a browser.</li>
 """
 
 _HEADERS: Final = {

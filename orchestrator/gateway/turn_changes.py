@@ -37,8 +37,8 @@ async def fork_turn(gateway: Gateway, tenant: str | None, request: ForkRequest) 
         size = await gateway.call(lambda o: size_of_history(o.store, plan.source, last, limit))
         if size > limit:
             raise InvalidRequest(
-                f"the history before the turn has more than {limit} bytes, too many to copy "
-                "(AGENTAPI_GATEWAY_FORK_BYTES)",
+                f"the history before the turn has more than {limit} bytes, which is too large to "
+                "copy (AGENTAPI_GATEWAY_FORK_BYTES)",
                 code="fork_too_large",
             )
     said = len(plan.turn.input.encode()) + sum(map(len, plan.turn.blobs.values()))

@@ -12,7 +12,7 @@ from agentapi.turns.context import GATEWAY_LABELS
 from orchestrator.gateway.http.errors import InvalidRequest
 
 RESERVED: Final = GATEWAY_LABELS
-"""The only name in a turn's metadata that callers may not use."""
+"""The one key in a turn's metadata that is reserved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -201,8 +201,8 @@ async def _refuse_reused_key(
     known = labels_of(await view.turn(turn_id)).digest
     if known is not None and known != message.digest:
         raise KeyReused(
-            "the Idempotency-Key was used for another request: a repeat must be the same request, "
-            "and another request needs another key",
+            "the Idempotency-Key was already used for a different request: a repeat must be the "
+            "same request, and a different request needs a new key",
             param="Idempotency-Key",
             retry=False,
         )

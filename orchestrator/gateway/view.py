@@ -61,8 +61,8 @@ class TenantView(TenantConversations):
             turn = None
         if turn is None or not self._owns(turn):
             raise TurnNotFound(
-                f"there is no turn {turn_id!r}: it was never accepted, it was deleted, or it "
-                "ended longer than AGENTAPI_TURN_RETENTION ago"
+                f"there is no turn {turn_id!r}: it was never accepted, was deleted, or ended "
+                "longer than AGENTAPI_TURN_RETENTION ago"
             )
         return turn
 

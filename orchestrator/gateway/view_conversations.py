@@ -21,7 +21,7 @@ from orchestrator.gateway.tenants.names import internal_id, public_id
 from orchestrator.gateway.turn_labels import labels_of
 
 MAX_ID: Final = 256
-"""Characters of a conversation's public id."""
+"""Maximum characters of a conversation's public id."""
 
 _ID = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,256}")
 
@@ -53,7 +53,7 @@ class TenantConversations:
         if not _ID.fullmatch(conversation_id):
             raise InvalidConversationId(
                 f"conversation_id is not valid: expected 1 to {MAX_ID} characters without slashes "
-                "and control characters"
+                "or control characters"
             )
         return internal_id(self.tenant, conversation_id)
 
@@ -197,6 +197,6 @@ class TenantConversations:
 def no_conversation(conversation_id: str) -> NotFound:
     """The error for a conversation that does not exist, or is another tenant's."""
     return NotFound(
-        f"there is no conversation {conversation_id!r}: it was never created, or it was deleted",
+        f"there is no conversation {conversation_id!r}: it was never created, or has been deleted",
         code="conversation_not_found",
     )

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 Change: TypeAlias = Callable[[TurnSummary], Awaitable[None]]
 
 MAX_READS: Final = 20
-"""Pages of all tenants' ends that one request reads at most, however few are the tenant's."""
+"""Maximum pages of all tenants' ends that one request reads, however few ends belong to the
+tenant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,10 +17,10 @@ from agentapi.logs import line
 log = logging.getLogger("agentapi.fleet")
 
 BEAT: Final = 1.0
-"""Seconds between two looks. A probe may take a file that is much older for a fleet that hangs."""
+"""Seconds between two checks. A probe may treat a much older file as a sign of a hung fleet."""
 
 Ready: TypeAlias = Callable[[], tuple[int, int, bool]]
-"""Returns how many processes take turns, of how many, and whether they are being replaced."""
+"""Returns how many processes take turns, out of how many, and whether they are being replaced."""
 
 
 class Announcer:

@@ -20,7 +20,7 @@ SLOTS: Final = 16384
 Fsync: TypeAlias = Literal["everysec", "always"]
 
 _PATIENCE: Final = 60.0
-"""Seconds that a step of the cluster may take before it counts as failed."""
+"""Seconds after which a step of the cluster counts as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +313,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, pause: float = 0.02)
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise ConfigurationError(f"the cluster waited in vain for {what}")
+            raise ConfigurationError(f"timeout while waiting for {what} in the cluster")
         time.sleep(pause)
 
 

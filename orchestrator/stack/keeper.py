@@ -12,7 +12,7 @@ from orchestrator.stack.restarts import SETTLED_AFTER, RestartDelay
 from orchestrator.stack.stack import Stack
 
 MAX_EARLY_ENDS: Final = 5
-"""Workers that may end early, one after the other, before it is given up."""
+"""Consecutive workers that may end early before the supervisor gives up."""
 
 
 class WorkerKeeper:
@@ -49,7 +49,7 @@ class WorkerKeeper:
             if due[0] <= time.monotonic():
                 self._due.remove(due)
                 new = stack.replace_worker(due[1])
-                self._tell(f"{new.name} (pid {new.pid}) takes the place of {due[1].name}")
+                self._tell(f"{new.name} (pid {new.pid}) replaces {due[1].name}")
 
     def _note(self, worker: Child) -> None:
         delay = self._delay.after(time.monotonic() - worker.started)

@@ -21,7 +21,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     # A parent that died before the call above sends no signal any more.
     if os.getppid() != int(sys.argv[1]):
-        sys.exit(f"{sys.argv[2]} was not started: the process that starts it has ended")
+        sys.exit(f"{sys.argv[2]} was not started: its parent process has ended")
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606
 
 

@@ -22,7 +22,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 _FIRST_PORT: Final = 20_000
 _CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST_OF_CONNECTIONS: Final = 32_768
-"""Where Linux begins by default; other systems begin higher."""
+"""Where Linux's range begins by default; other systems begin higher."""
 
 
 def free_port(count: int = 1) -> int:

@@ -1,16 +1,16 @@
-"""How long a worker process that has ended waits for its next start."""
+"""The delay before a worker process that ended is restarted."""
 
 from __future__ import annotations
 
 from typing import Final
 
 FIRST_DELAY: Final = 1.0
-"""Seconds before a process that ended is started again; doubled each time it ends early."""
+"""Seconds before a process that ended is restarted. It doubles each time one ends early."""
 
 MAX_DELAY: Final = 30.0
 
 SETTLED_AFTER: Final = 15.0
-"""Seconds after which a process counts as started well."""
+"""Seconds after which a process counts as started successfully."""
 
 
 class RestartDelay:

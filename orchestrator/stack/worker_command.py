@@ -14,7 +14,7 @@ from agentapi.logs import LogFormat
 _PACKAGES: Final = ("agentapi", "workers", "orchestrator")
 
 _HOME: Final = Path(__file__).parents[2]
-"""The folder that our packages are installed in, side by side."""
+"""The folder that contains our installed packages."""
 
 _LAST_PORT: Final = 65_535
 
@@ -80,8 +80,8 @@ def metrics_ports(names: Sequence[str], first: int | None) -> dict[str, dict[str
         return {}
     if first + len(names) - 1 > _LAST_PORT:
         raise ConfigurationError(
-            f"AGENTAPI_METRICS_PORT is {first}: {len(names)} processes need as many ports from "
-            f"there on, and the last one is {_LAST_PORT}"
+            f"AGENTAPI_METRICS_PORT is {first}: {len(names)} processes need as many consecutive "
+            f"ports, but the last port is {_LAST_PORT}"
         )
     return {name: {"AGENTAPI_METRICS_PORT": str(first + place)} for place, name in enumerate(names)}
 
@@ -119,9 +119,9 @@ def refuse_shadowed_packages(folder: Path, path: Sequence[str] | None = None) ->
                 " (this looks like agentapi's own checkout: run it from your project's folder)"
             )
             raise ConfigurationError(
-                f"{where} would be loaded in place of agentapi's own package {package!r}: "
-                "rename it, or start the worker in a folder without it"
-                f"{checkout if _is_checkout(where.parent) else ''}"
+                f"{where} would be imported in place of agentapi's own package {package!r}: rename "
+                "it, or start the worker in another "
+                f"folder{checkout if _is_checkout(where.parent) else ''}"
             )
 
 

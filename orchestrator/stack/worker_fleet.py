@@ -20,12 +20,12 @@ from orchestrator.stack.worker_process import WorkerProcess
 log = logging.getLogger("agentapi.fleet")
 
 READY_WITHIN: Final = 120.0
-"""Seconds in which a replacement must begin to take turns."""
+"""Seconds within which a replacement must begin to take turns."""
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 Changes: TypeAlias = Callable[[], AsyncIterator[str]]
-"""Yields what changed, each time that the processes are to be restarted."""
+"""Yields the changed file each time the processes must be restarted."""
 
 
 class WorkerFleet:

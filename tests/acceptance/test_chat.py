@@ -43,7 +43,7 @@ def test_messages_commands_and_a_resumed_conversation(stack: Stack, tmp_path: Pa
         terminal.type("good morning")
         terminal.wait_for("You said: good morning\n[^\n]*: 1 step, [0-9]+ tokens\nyou> ")
         terminal.type("/foo")
-        terminal.wait_for("there is no command /foo: /help lists them")
+        terminal.wait_for("there is no command /foo: /help lists the commands")
         terminal.type("/help")
         for command in ("/history \\[N\\]", "/attach FILE", "/retry", "/quit", "//text"):
             terminal.wait_for(f"\n{command} ")
@@ -93,7 +93,7 @@ def test_calls_are_approved_rejected_and_edited(stack: Stack, orchestrator: Orch
         terminal.wait_for("not JSON: .*an empty line stops editing")
         terminal.wait_for(r'arguments: \{"paper": "c"')
         terminal.type(', "pages": 2}')
-        terminal.wait_for("the arguments do not fit the schema of tool 'sign'")
+        terminal.wait_for("the arguments do not match the schema of tool 'sign'")
         terminal.wait_for(r'arguments: \{"paper": "c", "pages": 2\}')
         terminal.type("\x15" + '{"paper": "d"}')
         terminal.wait_for("sign: A person changed the arguments of this call before approving it")
@@ -115,7 +115,7 @@ def test_a_decision_can_wait_and_a_child_turn_can_ask(
         terminal.wait_for("waits for 1 other turn")
         terminal.wait_for(r'tools wants to call sign\(\{"paper": "x"\}\)')
         terminal.type("l")
-        turn_id = terminal.wait_for("asks again, or: agentapi pending (\\S+)\nyou> ")[1]
+        turn_id = terminal.wait_for("or see: agentapi pending (\\S+)\nyou> ")[1]
         [call] = orchestrator.turn(turn_id).pending()
         assert call.turn_id != turn_id
         terminal.type("/quit")
@@ -157,7 +157,7 @@ def test_an_unknown_agent_ends_the_chat(stack: Stack) -> None:
     with chat(stack, "nonesuch") as terminal:
         terminal.wait_for("you> ")
         terminal.type("hello")
-        terminal.wait_for("UnknownAgent: agent 'nonesuch' is not registered here; ")
+        terminal.wait_for("UnknownAgent: agent 'nonesuch' is not registered here")
         assert "agentapi.chain" not in terminal.shown
         assert terminal.wait() == 3
     # Without a terminal, the turn itself says so.

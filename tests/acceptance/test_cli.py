@@ -301,7 +301,7 @@ def test_up_stops_cleanly_and_takes_its_children_with_it_when_killed(tmp_path: P
             [pid] = re.findall(r"worker1 \(pid (\d+)\)", shown)
             os.kill(int(pid), signal.SIGKILL)
             assert process.stderr is not None
-            told = read_until(process.stderr, "takes the place of worker1")
+            told = read_until(process.stderr, "replaces worker1")
             assert "worker1 was killed by SIGKILL; restarting it in 1 s" in told
         getattr(process, end)()
         process.communicate(timeout=100)

@@ -212,10 +212,10 @@ def _another_number_of_queues(folder: Path, url: str) -> None:
     assert found["agents.known"]["message"] == "clever, plain"
     assert "did you mean AGENTAPI_QUEUES?" in found["settings.unknown"]["message"]
     assert found["queues.disagree"]["level"] == "fail"
-    assert "AGENTAPI_QUEUES is 16 here, and 8 at same@here" in found["queues.disagree"]["message"]
+    assert "AGENTAPI_QUEUES is 16 here, but 8 at same@here" in found["queues.disagree"]["message"]
     assert "Set AGENTAPI_QUEUES=8" in found["queues.disagree"]["remedy"]
     said = refused(folder, url, AGENTAPI_QUEUES="16")
-    assert "AGENTAPI_QUEUES is 16 here, and the workers have 8 queues" in said
+    assert "AGENTAPI_QUEUES is 16 here, but the workers have 8 queues" in said
 
 
 def _two_of_one_name(folder: Path, url: str, names: Callable[[], list[str]]) -> None:

@@ -233,7 +233,7 @@ def test_a_package_that_hides_ours_is_named(agents: Path, place: str) -> None:
     done = command(agents, "worker", "--agents", "mine")
     assert done.returncode == 2
     hiding = agents / place.partition("/")[0]
-    assert f"{hiding} would be loaded in place of agentapi's own package 'workers'" in done.stderr
+    assert f"{hiding} would be imported in place of agentapi's own package 'workers'" in done.stderr
     assert "checkout" not in done.stderr
 
 

@@ -154,7 +154,7 @@ def test_a_decision_while_a_worker_has_the_turn_is_not_lost(bench: Bench) -> Non
 def test_a_decision_is_final(bench: Bench) -> None:
     turn_id = waiting(bench, questions=[question()])
     bench.store.calls.decide(turn_id, "c1", YES)
-    with pytest.raises(CallNotPending, match="was approved by ann"):
+    with pytest.raises(CallNotPending, match="was already approved by ann"):
         bench.store.calls.decide(turn_id, "c1", NO)
     with pytest.raises(CallNotPending, match=f"turn {turn_id} has no pending call 'other'"):
         bench.store.calls.decide(turn_id, "other", YES)
@@ -179,7 +179,7 @@ def test_edited_arguments_are_kept_with_their_decision(bench: Bench) -> None:
     again = replace(edited, arguments={"all": [1, None], "amount": 5})
     assert bench.store.calls.decide(turn_id, "c1", again) == wakeup
     for other in (replace(edited, arguments={"amount": 6}), YES):
-        with pytest.raises(CallNotPending, match="was edited by ann already"):
+        with pytest.raises(CallNotPending, match="was already edited by ann"):
             bench.store.calls.decide(turn_id, "c1", other)
     decided = bench.store.events({turn_id: -1}, 0)[turn_id][-1]
     assert dict(decided.data) == {"call": "c1", "verdict": "edited"}

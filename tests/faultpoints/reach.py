@@ -36,6 +36,7 @@ UNREACHED: Final[Mapping[str, str]] = {
         f"script {name}": "for backups, and for who answers for the data"
         for name in ("erase", "restore")
     },
+    "script unlist_turns": "turns do not expire in the scenarios; tests/property expires them",
     "script agree": "the worker starts before faults are planned",
     "script append": "a `RedisMemory` in the caller's process",
     "script cancel": "a producer's",

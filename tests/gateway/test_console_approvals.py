@@ -62,7 +62,7 @@ def test_the_queue_shows_what_waits_and_what_was_answered_vanishes(
     queue = ann.get("/console/approvals").text
     assert waits[0] in queue
     assert "form 27" in queue
-    assert "Waits until somebody decides" in text_of(queue)
+    assert "Waits without a time limit" in text_of(queue)
     answer = decide(ann, waits, "approved", **{"from": "queue"})
     assert answer.status_code == 303
     assert answer.headers["location"] == "/console/approvals"
@@ -162,7 +162,7 @@ def test_what_is_no_decision(http: httpx2.Client, ann: Browser) -> None:
     assert decide(ann, (waits[0], "other"), "approved").status_code == 409
     missing = ann.get(page_of(waits[0], "other"))
     assert missing.status_code == 200
-    assert "does not wait for a decision" in missing.text
+    assert "is not waiting for a decision" in missing.text
     http.post(f"/turns/{waits[0]}/cancel")
     over = decide(ann, waits, "approved")
     assert over.status_code == 409

@@ -117,7 +117,7 @@ def test_a_turn_that_waits_is_cancelled(http: httpx2.Client, operator: Browser) 
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/console/turns/{turn_id}"
     page = text_of(operator.get(f"/console/turns/{turn_id}").text)
-    assert "The turn is cancelled." in page
+    assert "The turn was cancelled." in page
     assert "none: the turn ended before" in page
 
 

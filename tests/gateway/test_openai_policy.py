@@ -262,7 +262,7 @@ def test_a_schema_that_cannot_be_used_is_refused(
     [
         ({"n": 2}, "n", "one answer"),
         ({"logprobs": True}, "logprobs", "no log probabilities"),
-        ({"modalities": ["audio"]}, "modalities", "answer in text"),
+        ({"modalities": ["audio"]}, "modalities", "reply in text"),
         ({"temperature": 3}, "temperature", "less than or equal to 2"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ],

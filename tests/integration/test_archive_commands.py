@@ -90,11 +90,11 @@ def test_the_doctors_remedies(postgres_url: str, tmp_path: Path) -> None:
     broken.write_bytes(b"no database" * 1000)
     at, name = postgres_url.rpartition("/")[0], postgres_url.rpartition("/")[2]
     for url, remedy in {
-        f"sqlite:///{tmp_path / 'missing' / 'a.db'}": "Make the folder, and let this user write",
-        f"sqlite:///{broken}": "Restore the archive's backup, or name another file",
-        f"{at}/{name}_missing": "Create what the message names",
+        f"sqlite:///{tmp_path / 'missing' / 'a.db'}": "Create the folder and let this user write",
+        f"sqlite:///{broken}": "Restore the archive from a backup, or name another file",
+        f"{at}/{name}_missing": "Create the object that the message names",
         "postgresql://agents@127.0.0.1:1/archive": "Start it, or correct AGENTAPI_ARCHIVE_URL.",
-        "postgresql://agents@no.such.host.invalid/archive": "Correct the name of the host",
+        "postgresql://agents@no.such.host.invalid/archive": "Correct the host name",
         "mysql://127.0.0.1/archive": "Correct AGENTAPI_ARCHIVE_URL.",
     }.items():
         [found] = _archive(Settings(archive_url=url))

@@ -321,7 +321,7 @@ def test_ends_of_a_silent_shard_come_when_it_is_back(half: Half, nodes: Cluster)
         first = lists.ends("start", 100)
     assert first.missing == Missing(partitions=half.partitions)
     assert [end.conversation_id for end in first.ends] == [half.found[0]]
-    with in_time(), pytest.raises(StoreUnavailable, match="would not be complete"):
+    with in_time(), pytest.raises(StoreUnavailable, match="would be incomplete"):
         list(follow(lists, first.position, 0, lambda _: True))
     port = int(half.shard.rpartition(":")[2])
     nodes.process(port).signal(signal.SIGCONT)

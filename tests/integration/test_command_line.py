@@ -178,7 +178,7 @@ def test_what_waits_is_listed_and_decided(command: Run, monkeypatch: pytest.Monk
     told = command("follow", turn_id, "--timeout", "3")
     assert told.code == 5
     assert told.err.count("waits for approval: agentapi pending") == 1
-    assert told.err.endswith("nobody has decided within the timeout; the turn still waits\n")
+    assert told.err.endswith("no decision within the timeout; the turn is still waiting\n")
     decide = ("approve", turn_id, call["call_id"], "--by", "ann", "--json")
     wrong = command(*decide, "--arguments", '{"amount": "much"}')
     assert (wrong.code, wrong.error["code"]) == (2, "invalid_input")
@@ -190,7 +190,7 @@ def test_what_waits_is_listed_and_decided(command: Run, monkeypatch: pytest.Monk
     other = command("reject", turn_id, call["call_id"])
     assert other.code == 7
     assert command("approvals", "--json").lines == []
-    assert command("approvals").err == "no calls wait for a decision\n"
+    assert command("approvals").err == "no calls are waiting for a decision\n"
 
 
 def test_lists_and_changes_of_many_turns(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_lists_and_changes_of_many_turns(command: Run, monkeypatch: pytest.Monke
         assert re.search(f"^many:1  {TIME}$", shown.out, re.MULTILINE)
     many = ("cancel", "--user", "many")
     unsure = command(*many)
-    assert (unsure.code, unsure.err) == (2, "there is no terminal to ask on: add --yes\n")
+    assert (unsure.code, unsure.err) == (2, "no terminal to ask for confirmation: add --yes\n")
     wrong = command("retry", "--user", "many", "--status", "completed", "--yes")
     assert "only failed turns can be retried; the filter asks for completed turns" in wrong.err
     wrong = command(*many, "--status", "completed", "--yes")
@@ -366,7 +366,7 @@ def test_a_conflict_and_a_timeout(command: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(watching, "_PATIENCE", 0.1)
     told = command(*ask[:-1], *busy, "--wait", "--timeout", "2")
     assert (
-        f"(not started yet: turn {turn_id} of the conversation comes first: it waits for a "
+        f"(not started yet: turn {turn_id} of the conversation is first in line: it waits for a "
         f"decision: agentapi pending {turn_id})" in told.err
     )
     monkeypatch.setenv("AGENTAPI_LIST_LIMIT", "0")

@@ -83,7 +83,7 @@ def test_a_backup_and_its_restoration(command: Command, bench: Bench, tmp_path: 
 
     code, out, err = command("import", str(file))
     assert (code, out) == (7, "0 conversations, 0 messages imported\n")
-    assert "c:0: it exists already" in err
+    assert "c:0: it already exists" in err
     history = bench.store.history(LONG)
     bench.store.conversations.drop(LONG, "acme", "op")
     code, out, _ = command("import", str(file), "--json")

@@ -267,7 +267,7 @@ async def test_names_that_clash() -> None:
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("a-b", {"url": "http://x"}, "not a valid name of an MCP server"),
+        ("a-b", {"url": "http://x"}, "not a valid MCP server name"),
         ("a", {}, "either a command or a url"),
         ("a", {"url": "http://x", "command": ["x"]}, "either a command or a url"),
         ("a", {"url": "http://x", "timeout": 0}, "seconds above 0"),

@@ -84,7 +84,7 @@ def test_eager_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_agent_that_is_not_registered_here(eager: Orchestrator) -> None:
     with pytest.raises(
-        UnknownAgent, match="agent 'sales' is not registered here; registered are: support"
+        UnknownAgent, match=r"agent 'sales' is not registered here \(registered: support\)"
     ):
         eager.enqueue("sales", "hi")
 

@@ -62,8 +62,7 @@ def test_other_causes() -> None:
     tls.verify_message = "self-signed certificate"
     where = "provider 'p' at https://models.example/v1"
     assert said(dns) == (
-        f"{where} cannot be reached: the name of its host cannot be resolved "
-        "(Name or service not known)"
+        f"{where} cannot be reached: its host name cannot be resolved (Name or service not known)"
     )
     assert said(tls) == (
         f"{where} cannot be reached: its TLS certificate is not valid (self-signed certificate)"

@@ -107,7 +107,7 @@ def test_a_worker_that_is_killed_is_replaced(
         kill_and_replace(stack, keeper)
     assert told[0] == "worker1 was killed by SIGKILL; restarting it in 0.01 s"
     assert told[2] == "worker2 was killed by SIGKILL; restarting it in 0.02 s"
-    assert re.fullmatch(r"worker3 \(pid \d+\) takes the place of worker2", told[3])
+    assert re.fullmatch(r"worker3 \(pid \d+\) replaces worker2", told[3])
     assert [worker.exit_code for worker in stack.workers] == [None]
     stack.stop()
 

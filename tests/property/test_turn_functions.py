@@ -321,6 +321,6 @@ def test_a_tool_that_is_gone_after_a_takeover_is_refused(
     bench.store.close()
     told = [m.content for m in result.messages if m.role == "tool"]
     assert "outcome of this call is unknown" in told[0]
-    assert told[0].endswith(f"The tool 'step' is not available any more; {told[1].split('; ')[1]}")
-    assert told[1].startswith("The tool 'step' is not available any more; tools are: sign, ")
+    assert told[0].endswith(f"The tool 'step' is no longer available; {told[1].split('; ')[1]}")
+    assert told[1].startswith("The tool 'step' is no longer available; the tools are: sign, ")
     assert [shown.prompt for shown in world.shown] == ["a 2"] * 3

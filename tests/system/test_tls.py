@@ -135,7 +135,7 @@ def test_what_rabbitmqs_faults_say(
     assert "write amqps://" in said
     for url, why, remedy in (
         (broker.url.replace("guest:guest", f"guest:{PASSWORD}"), "refuses the user", "Correct the"),
-        (f"{broker.url.rstrip('/')}/missing", "no such virtual host", "Make the virtual host"),
+        (f"{broker.url.rstrip('/')}/missing", "no such virtual host", "Create the virtual host"),
     ):
         wrong = secured.model_copy(update={"broker_url": url})
         assert why in refusal(wrong)

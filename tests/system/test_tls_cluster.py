@@ -56,7 +56,7 @@ def move_slots(nodes: TlsCluster) -> None:
 )
 def test_turns_over_tls(tmp_path: Path, nodes: TlsCluster) -> None:
     # The nodes name each other by address, and the certificate has no address.
-    said = "than AGENTAPI_REDIS_URL or the cluster has .* cluster-announce-hostname"
+    said = "that AGENTAPI_REDIS_URL or the cluster uses .* cluster-announce-hostname"
     with pytest.raises(StoreUnavailable, match=said) as caught:
         enqueue(nodes)
     assert PASSWORD not in str(caught.value)

@@ -98,7 +98,7 @@ def test_arguments_can_be_edited_before_the_approval(
     model = script(calls(call("pay", "c1", amount=500, to="bob")), says("Done."))
     turn = eager_orchestrator([desk()]).enqueue("desk", "Pay Bob")
     for wrong in ({"amount": "much", "to": "bob"}, {"amount": 5}):
-        with pytest.raises(InvalidInput, match="do not fit the schema of tool 'pay'"):
+        with pytest.raises(InvalidInput, match="do not match the schema of tool 'pay'"):
             turn.approve("c1", arguments=wrong)
     assert [pending.call_id for pending in turn.pending()] == ["c1"]
     turn.approve("c1", by="ann", arguments={"amount": 5, "to": "bob"})
@@ -136,7 +136,7 @@ def test_faults_of_arguments_do_not_quote_them() -> None:
     with pytest.raises(InvalidInput) as error:
         check_arguments("pay", schema, {"to": {"zip": "secret"}})
     assert str(error.value) == (
-        "the arguments do not fit the schema of tool 'pay': "
+        "the arguments do not match the schema of tool 'pay': "
         'arguments: "amount" is a required property; to.zip: the value is not of type "integer"'
     )
     # The tool itself decides where its schema cannot be used.

@@ -46,8 +46,8 @@ def test_one_line_for_each_change(caplog: pytest.LogCaptureFixture) -> None:
     [
         (ConnectionRefusedError(111, "x"), "is out of reach: connection refused; is it running"),
         (redis_errors.ConnectionError("x"), "is out of reach: ConnectionError; is it running"),
-        (redis_errors.ReadOnlyError("a replica"), "refuses to work: a replica; see its log"),
-        (redis_errors.OutOfMemoryError("OOM"), "refuses to work: OOM; see its log"),
+        (redis_errors.ReadOnlyError("a replica"), "refuses to work: a replica; check its log"),
+        (redis_errors.OutOfMemoryError("OOM"), "refuses to work: OOM; check its log"),
     ],
 )
 def test_what_is_wrong(error: Exception, said: str) -> None:

@@ -287,7 +287,7 @@ def test_the_command() -> None:
     assert shown.returncode == 0, shown.stderr
     assert "worker processes" in shown.stdout
     assert "provider away 3 s" in shown.stdout
-    assert "provider back to all woken" in shown.stdout
+    assert "provider back to last wake-up" in shown.stdout
     as_json = run("5", "--simulate", "--seconds", "5", "--outage", "3", "--json")
     planned, *cases = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert planned["fleet"]["workers"] == 2

@@ -77,7 +77,7 @@ def test_a_turn_may_end_with_its_calls() -> None:
     assert info.status is TurnStatus.COMPLETED
     results = {m.call_id: m.content for m in info.messages if m.role == "tool"}
     assert results["c1"] == "own 1"
-    assert "went on without answering" in results["c2"]
+    assert "continued without answering" in results["c2"]
 
 
 def test_a_turn_ends_with_its_calls_when_nobody_answers() -> None:

@@ -126,7 +126,7 @@ def test_what_a_summary_is_of_follows_from_where_the_turn_runs() -> None:
         assert len(beside) <= 512
         assert CompactionTask.of_turn(beside, task.to_message()) == task
         for elsewhere in ("c", "victim", conversation_beside("other"), "evil/agentapi.compact"):
-            with pytest.raises(InvalidMessage, match="beside"):
+            with pytest.raises(InvalidMessage, match="does not belong to"):
                 CompactionTask.of_turn(elsewhere, task.to_message())
 
 

@@ -32,7 +32,7 @@ def test_lost_repeated_and_reordered_turns() -> None:
 
 
 def test_half_turns() -> None:
-    assert check_history("c", EXPECTED, GOOD[:3]) == ["c: turn t2 is not whole"]
+    assert check_history("c", EXPECTED, GOOD[:3]) == ["c: turn t2 is not complete"]
     with_call = [dict(message) for message in GOOD]
     with_call[3]["tool_calls"] = [{"id": "x"}]
-    assert check_history("c", EXPECTED, with_call) == ["c: turn t2 is not whole"]
+    assert check_history("c", EXPECTED, with_call) == ["c: turn t2 is not complete"]

@@ -153,7 +153,7 @@ def test_releases() -> None:
 def test_a_worker_that_does_not_say_its_release() -> None:
     found = faults({"a": report(version=""), "b": report("2", version="")})
     assert found["workers.unknown_release"].level is Level.WARN
-    assert "a, b do not say" in found["workers.unknown_release"].message
+    assert "a, b do not report" in found["workers.unknown_release"].message
     assert "workers.releases" not in found
 
 
@@ -192,7 +192,7 @@ def test_another_number_of_queues_here() -> None:
         found = faults({"a": report(), "b": report()}, queues=here)
         assert set(found) == {"queues.disagree"}
         assert found["queues.disagree"].level is Level.FAIL
-        assert f"is {here} here, and 8 at a, b" in found["queues.disagree"].message
+        assert f"is {here} here, but 8 at a, b" in found["queues.disagree"].message
         assert "Set AGENTAPI_QUEUES=8. To change" in found["queues.disagree"].remedy
 
 
@@ -213,7 +213,7 @@ def test_queues_that_nobody_consumes() -> None:
 def test_another_redis() -> None:
     found = faults({"a": report(server="xyz/0"), "b": report(server=None)})["redis.differs"]
     assert found.level is Level.FAIL
-    assert "a keeps turns in another Redis (redis://one/0) than this process (redis://two/0)" in (
+    assert "a uses a different Redis (redis://one/0) from this process (redis://two/0)" in (
         found.message
     )
 
@@ -248,9 +248,9 @@ def test_an_archive_that_some_processes_lack() -> None:
     assert found("", a="", b=None) == found(one, a=one, b=one, c=None) == []
     [(level, message)] = found(one, a=one, b="", c=None)
     assert level is Level.FAIL
-    assert "is set at a, this process, and not at b:" in message
+    assert "is set at a, this process, but not at b," in message
     [(level, message)] = found("", a=one)
-    assert (level, "is set at a, and not at this process:" in message) == (Level.FAIL, True)
+    assert (level, "is set at a, but not at this process," in message) == (Level.FAIL, True)
     [(level, message)] = found(one, a=one, b=other)
     assert level is Level.WARN
     assert "(a, this process; b)" in message
@@ -261,7 +261,7 @@ def test_settings_that_must_agree() -> None:
     found = faults({"a": report(), "b": report(settings=other)})
     assert set(found) == {"settings.differ"}
     assert found["settings.differ"].level is Level.WARN
-    assert "AGENTAPI_LEASE_TTL is not the same at all workers (10.0: a; 5.0: b)" in (
+    assert "AGENTAPI_LEASE_TTL differs between workers (10.0: a; 5.0: b)" in (
         found["settings.differ"].message
     )
     # A release that lacks the setting does not disagree.

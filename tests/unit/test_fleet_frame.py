@@ -96,8 +96,8 @@ def test_a_wide_terminal_shows_everything() -> None:
         "1 look, refund, 1 model",
         f"{ID.format(2)}  3m20s  shop",
         "held      on hold for 5.0s",
-        "away      paused, asked again in 2.0s",
-        "limited   ok                           5/10 requests",
+        "away      paused, next attempt in 2.0s",
+        "limited   ok                            5/10 requests",
         "provider_rejected",
     ):
         assert part in text

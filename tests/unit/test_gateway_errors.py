@@ -78,27 +78,28 @@ def test_loopback(host: str, loopback: bool) -> None:
     ("said", "shown"),
     [
         (
-            "agent 'a' replied 3 times with what is not the requested JSON: raise "
-            "Agent(output_retries=...), or say in its prompt what is wanted. The last time: 'x' "
-            "is not a number",
-            "agent 'a' replied 3 times with what is not the requested JSON. The last time: 'x' is "
-            "not a number",
+            "agent 'a' replied 3 times without matching the requested JSON: raise "
+            "Agent(output_retries=...), or describe the format in its prompt. The last rejection: "
+            "'x' is not a number",
+            "agent 'a' replied 3 times without matching the requested JSON. The last rejection: "
+            "'x' is not a number",
         ),
         (
-            "the reply of agent 'a' was cut off at a limit of its length: allow more output tokens "
-            "in Agent(options=...), or let the model go on with on_incomplete='continue'",
-            "the reply of agent 'a' was cut off at a limit of its length",
+            "the reply of agent 'a' was cut off because it was too long: allow more output tokens "
+            "in Agent(options=...), or let the model continue with on_incomplete='continue'",
+            "the reply of agent 'a' was cut off because it was too long",
         ),
         (
-            "agent 'b' is not registered here; registered are: a. Add its module to "
-            "AGENTAPI_AGENTS, on every worker",
-            "agent 'b' is not registered here; registered are: a",
+            "agent 'b' is not registered here (registered: a): add its module to AGENTAPI_AGENTS "
+            "on every worker",
+            "agent 'b' is not registered here (registered: a)",
         ),
         (
-            "openai was away for 9 s and tried once (patience: 5 s). When it is back, retry() runs "
-            "the turn again. AGENTAPI_PROVIDER_PATIENCE or Agent(patience=...) sets the patience. "
-            "The last failure: 500",
-            "openai was away for 9 s and tried once (patience: 5 s). The last failure: 500",
+            "openai was unavailable for 9 s and was tried once (patience: 5 s). Run the turn again "
+            "with retry() once it is back. AGENTAPI_PROVIDER_PATIENCE and Agent(patience=...) set "
+            "the patience. The last failure: 500",
+            "openai was unavailable for 9 s and was tried once (patience: 5 s). The last failure: "
+            "500",
         ),
         (
             "Redis at redis://127.0.0.1:6379/0 is out of reach: connection refused; is it running, "
@@ -122,5 +123,5 @@ def test_a_veto_is_told_as_it_is() -> None:
 
 
 def test_the_gateways_own_errors_are_told_as_they_are() -> None:
-    error = InvalidRequest("too large; have AGENTAPI_GATEWAY_STREAMS raised")
+    error = InvalidRequest("too large; ask an operator to raise AGENTAPI_GATEWAY_STREAMS")
     assert problem_of(error).message == str(error)

@@ -166,7 +166,7 @@ async def test_tools_run_side_by_side_and_results_keep_the_order_of_the_calls() 
     ("wanted", "told"),
     [
         (call("fail"), "ValueError: no luck"),
-        (call("nothing"), "there is no tool 'nothing'; tools are: wait, fail, again"),
+        (call("nothing"), "there is no tool 'nothing'; the tools are: wait, fail, again"),
         (call("wait", seconds="x", name="n"), "invalid arguments: seconds"),
         (
             ToolCall(id="c1", name="wait", arguments={}, malformed="{"),

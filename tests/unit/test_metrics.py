@@ -264,7 +264,7 @@ def test_a_taken_port_says_which_setting_to_change() -> None:
     first = MetricsServer("127.0.0.1", 0, setting="AGENTAPI_METRICS_PORT")
     first.start()
     try:
-        with pytest.raises(ConfigurationError, match=r"AGENTAPI_METRICS_PORT.*port of its own"):
+        with pytest.raises(ConfigurationError, match=r"AGENTAPI_METRICS_PORT.*its own port"):
             MetricsServer("127.0.0.1", first.port, setting="AGENTAPI_METRICS_PORT")
     finally:
         first.stop()
@@ -307,5 +307,5 @@ def test_each_process_of_a_command_has_a_port_of_its_own() -> None:
     }
     # Not set, or each takes a free one.
     assert metrics_ports(["w-1", "w-2"], None) == metrics_ports(["w-1", "w-2"], 0) == {}
-    with pytest.raises(ConfigurationError, match="the last one is 65535"):
+    with pytest.raises(ConfigurationError, match="the last port is 65535"):
         metrics_ports(["w-1", "w-2"], 65_535)

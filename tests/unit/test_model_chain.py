@@ -224,7 +224,7 @@ async def test_when_all_fail_the_error_is_the_one_that_helps(
 ) -> None:
     script(acts[0])
     script(acts[1], provider="gemini")
-    with pytest.raises(kind, match=r"none of the agent's providers answered: .*; ") as caught:
+    with pytest.raises(kind, match=r"all of the agent's providers failed: .*; ") as caught:
         await ask(retry=RetryPolicy(max_retries=0))
     assert type(caught.value) is kind
 

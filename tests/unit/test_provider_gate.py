@@ -326,7 +326,9 @@ async def test_a_call_larger_than_the_limit_of_a_minute() -> None:
     fleet = Fleet(limits={"p": ProviderLimits(tokens=600)})
     fits = await fleet.one.enter("p", request("x" * 2000), alone=True)
     assert fits.ask.tokens == 600
-    with pytest.raises(ContextTooLong, match=r"about 1002 tokens .*\(600\): raise the limit"):
+    with pytest.raises(
+        ContextTooLong, match=r"about 1002 tokens .*, 600 tokens per minute .*: raise the limit"
+    ):
         await fleet.one.enter("p", request("x" * 4000), alone=True)
 
 

@@ -119,14 +119,14 @@ async def test_the_patience_ends_with_a_last_try() -> None:
     for error in (down(), away(), probing(1.0)):
         end = await over(error, failures=9, failing_for=1800.0, patience=1800.0)
         assert end.code == "provider_unavailable"
-        assert "was away for 1800 s and tried 10 times" in str(end)
+        assert "was unavailable for 1800 s and was tried 10 times" in str(end)
         assert str(error) in str(end)
         assert "retry()" in str(end)
 
 
 async def test_what_comes_back_too_late_fails_at_once() -> None:
     end = await over(down(retry_after=7200.0), patience=1800.0)
-    assert "asks to wait 7200 s, longer than the 1800 s that were left" in str(end)
+    assert "asked to wait 7200 s, longer than the 1800 s that were left" in str(end)
     held = ProviderHeld("held", provider="openai", retry_after=7200.0)
     assert "7200 s" in str(await over(held, patience=1800.0))
     assert (await parked(down(retry_after=600.0), patience=1800.0)).delay >= 600

@@ -30,5 +30,5 @@ def test_the_number_of_queues_of_the_fleet() -> None:
     store = InMemoryTurnStore(Settings())
     refuse_other_fleet(Settings(queues=8), store)
     refuse_other_fleet(Settings(queues=8), store)
-    with pytest.raises(SystemExit, match=r"is 16 here, and the workers have 8.*stop all workers"):
+    with pytest.raises(SystemExit, match=r"is 16 here, but the workers have 8.*stop all workers"):
         refuse_other_fleet(Settings(queues=16), store)

@@ -68,7 +68,7 @@ def test_faults_and_delays(script: Script, eager_orchestrator: Eager) -> None:
 def test_a_script_that_is_too_short_says_so(script: Script, eager_orchestrator: Eager) -> None:
     script(calls(call("lookup_order", order_id="7")))
     turn = eager_orchestrator([support]).enqueue("support", "hi")
-    assert "model call 2 was not expected" in assert_failed(turn, "internal").error.message  # type: ignore[union-attr]
+    assert "no answer left for model call 2" in assert_failed(turn, "internal").error.message  # type: ignore[union-attr]
 
 
 async def test_a_streamed_script() -> None:
@@ -104,7 +104,7 @@ def test_assertions_say_what_happened(script: Script, eager_orchestrator: Eager)
     script(calls(call("lookup_order", order_id="7")), says("yo"), ProviderRejected("no such model"))
     orchestrator = eager_orchestrator([support])
     turn = orchestrator.enqueue("support", "hi")
-    with pytest.raises(AssertionError, match="said 'yo', not 'hi'"):
+    with pytest.raises(AssertionError, match="replied 'yo', not 'hi'"):
         assert_completed(turn, "hi")
     with pytest.raises(AssertionError, match=r"order_id='8'.*called: lookup_order\(order_id='7'\)"):
         assert_called(turn, "lookup_order", order_id="8")

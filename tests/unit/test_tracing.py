@@ -177,7 +177,7 @@ def test_the_setting_can_turn_traces_off(provider: TracerProvider) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "by 'http/protobuf' only"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only by 'http/protobuf'"),
         ("OTEL_TRACES_EXPORTER", "zipkin", "supports 'otlp' and 'none'"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "is not valid"),
     ],

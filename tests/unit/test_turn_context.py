@@ -303,7 +303,7 @@ def test_tools_of_a_turn(script: Script, eager_orchestrator: Eager, function: An
     offered = [[spec.name for spec in request.tools] for request in model.requests]
     assert offered == [["plan"], ["plan"], [], []]
     assert gold.messages[2].content == "gold None"
-    assert free.messages[2].content == "there is no tool 'plan'; tools are: none"
+    assert free.messages[2].content == "there is no tool 'plan'; the tools are: none"
 
 
 @tool
@@ -323,7 +323,7 @@ def stranger() -> Agent:
         ("plan", "returned a str, expected a list of tools"),
         ([print], "print is not a tool; decorate it with @tool"),
         ([plan, plan], "two tools are named 'plan'"),
-        ([wants_an_order], "wants a context of type Order"),
+        ([wants_an_order], "expects a context of type Order"),
         ([stranger().as_tool()], "not registered: stranger; add their module"),
         ([handoff(stranger())], "not registered: stranger; add their module"),
     ],

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from workers.runtime import Runtime
 
 ANOTHER: Final = "another tool"
-"""Stands for tools that the worker's agents do not declare: those of servers, and names that a
-model has made up, which may hold users' words."""
+"""Stands for tools that the worker's agents do not declare: tools of servers, and names that a
+model made up, which may contain users' text."""
 
 
 def activity_of(state: Any) -> WorkerActivity:

@@ -22,10 +22,10 @@ from agentapi.tls import why_out_of_reach
 log = logging.getLogger("agentapi.consumer")
 
 HELD: Final = 3.0
-"""Seconds for which a connection must be kept before the outage is over."""
+"""Seconds for which a connection must last before the outage is over."""
 
 LONGEST_PAUSE: Final = 1.0
-"""Seconds between two attempts, at most."""
+"""Maximum seconds between two attempts."""
 
 _LONGEST_TEXT: Final = 200
 
@@ -34,7 +34,7 @@ _REPEATED: Final = (
     CONNECTION_ERROR.partition("%")[0],
     "Frequent restarts detected",
 )
-"""How Celery's lines begin that these replace."""
+"""How the lines of Celery begin that these lines replace."""
 
 
 def quiet(record: logging.LogRecord) -> bool:
@@ -91,6 +91,6 @@ def describe(error: BaseException, address: str) -> str:
     if isinstance(error, RedisError) and not unreachable:
         # A server that answers, and refuses: a replica, a full one, one that still loads.
         said = text_of(error)[:_LONGEST_TEXT]
-        return f"broker at {address} refuses to work: {said}; see its log and its memory"
+        return f"broker at {address} refuses to work: {said}; check its log and its memory"
     why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")
     return f"broker at {address} is out of reach: {why}"

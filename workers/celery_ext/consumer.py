@@ -22,15 +22,16 @@ CELERYS: Final = "celery.worker.consumer.consumer"
 """Celery's logger of a consumer."""
 
 EVENTS_INTERVAL: Final = 0.25
-"""Seconds for which events for Flower are batched: sent singly, they cost a fifth of a turn."""
+"""Seconds for which events for Flower are batched. Sent one by one, they take a fifth of a turn's
+time."""
 
 EVENTS_AT_ONCE: Final = 1000
-"""This many events are sent without waiting that long."""
+"""Number of events that are sent without waiting that long."""
 
 
 QUEUE_PREFETCH: Final = 2
-"""Messages of each queue that RabbitMQ delivers to a worker before the worker starts one of them.
-Few, since those that wait in a full worker wait although others are idle."""
+"""Messages of each queue that RabbitMQ delivers to a worker in advance. Few, because messages in a
+busy worker wait even if other workers are idle."""
 
 
 class TurnConsumer(Consumer):

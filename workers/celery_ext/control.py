@@ -30,24 +30,23 @@ from workers.turns.running import StopReason
 log = logging.getLogger("agentapi.control")
 
 _NO_PROCESSES = (
-    "a turn has no process of its own, so there is none to {what}: pool_grow and pool_shrink "
-    "change how many turns this worker runs at the same time, and AGENTAPI_CONCURRENCY sets the "
-    "number it starts with"
+    "a turn has no process of its own to {what}: pool_grow and pool_shrink change how many turns "
+    "this worker runs at the same time, and AGENTAPI_CONCURRENCY sets the initial number"
 )
 
 REFUSED: Final = {
     "rate_limit": (
         "a Celery rate limit would hold turns back in one worker while others are idle: use "
-        "AGENTAPI_PROVIDER_LIMITS, which limits the requests of the whole fleet"
+        "AGENTAPI_PROVIDER_LIMITS, which applies to the whole fleet"
     ),
     "time_limit": (
-        "Celery's time limits kill processes, and a turn has none: use AGENTAPI_TURN_TIMEOUT, "
-        "enqueue(deadline=...) or a tool's timeout=..."
+        "Celery's time limits kill processes, and a turn has no process of its own: use "
+        "AGENTAPI_TURN_TIMEOUT, enqueue(deadline=...) or a tool's timeout=..."
     ),
     "pool_restart": _NO_PROCESSES.format(what="restart") + "; `shutdown` hands its turns to others",
     "autoscale": _NO_PROCESSES.format(what="add or remove"),
 }
-"""Commands of Celery that would do harm or nothing, and what to answer instead."""
+"""Celery commands that would do harm or have no effect, and what to answer instead."""
 
 
 def _refuse(reason: str, state: Any, **_: Any) -> dict[str, str]:

@@ -34,10 +34,10 @@ from workers.turns.suspect import SuspectTurn
 JSON: Final = "application/json"
 
 to_tell: ContextVar[Callable[[], Summary] | None] = ContextVar("to_tell", default=None)
-"""The outcome of the turn whose task Celery is calling now; the task's function returns it."""
+"""The outcome of the turn whose task Celery is calling. The task's function returns it."""
 
 LAST_WORDS: Final = 5.0
-"""Seconds that a claim or a close in progress gets when the pool stops."""
+"""Seconds that a claim or close in progress has to finish when the pool stops."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ import orjson
 from workers.turns.suspect import SuspectTurn
 
 DONE: Final = "done"
-"""Name of what a turn's process has done, in its result."""
+"""Key of the observations in the result of a turn's process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,7 +45,7 @@ from workers.turns.suspect import SuspectTurn
 log = logging.getLogger("agentapi.isolation")
 
 Then: TypeAlias = Callable[[dict[str, Any]], None]
-"""Gets how a turn stands once its process has ended. May be called in any thread."""
+"""Receives the state of a turn once its process has ended. It may be called in any thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,19 +41,19 @@ from workers.turns.suspect import SuspectTurn
 log = logging.getLogger("agentapi.watchdog")
 
 HAND_BACK: Final = signal.SIGTERM
-"""The signal by which a turn's process hands its turn back and ends."""
+"""The signal that tells a turn's process to hand its turn back and end."""
 
 CANCEL: Final = signal.SIGUSR1
-"""The signal by which a turn's process cancels its turn."""
+"""The signal that tells a turn's process to cancel its turn."""
 
 SIGNALS: Final = frozenset({HAND_BACK, CANCEL})
-"""Blocked in a turn's process until its handlers are in place."""
+"""Signals that are blocked in a turn's process until its handlers are installed."""
 
 LAST_WORDS: Final = 5.0
-"""Seconds that turns get to be handed back once the worker is gone."""
+"""Seconds for handing turns back once the worker is gone."""
 
 LOOK: Final = 1.0
-"""Seconds between checks whether the worker lives, where the system does not report it."""
+"""Seconds between checks whether the worker is alive, on systems that do not report its end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,7 +31,7 @@ from workers.turns.work import Works
 log = logging.getLogger("agentapi.turn")
 
 PASS_ON_DELAY: Final = 0.1
-"""Seconds before a worker that is ending passes a wake-up on."""
+"""Seconds before a worker that is shutting down passes on a wake-up."""
 
 
 @dataclass(frozen=True, kw_only=True)

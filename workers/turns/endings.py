@@ -40,7 +40,7 @@ def completed(result: TurnResult, asked: AgentDefinition, progress: TurnProgress
 
 
 LONGEST_TEXT: Final = 8_000
-"""Characters of an error's text that a turn keeps: some servers answer with whole pages."""
+"""Maximum characters of an error's text that a turn keeps: some servers answer with whole pages."""
 
 _UNFINISHED: Final = "This call has no result: the turn was ended before it finished."
 
@@ -70,8 +70,8 @@ def error_of(error: BaseException) -> TurnError:
 
 
 REFUSALS: Final = (ProviderRejected, TurnVetoed, HookFailed, InvalidMessage, PoisonTurn)
-"""Errors that are, or may be, about the message itself. In the history the message would make later
-turns fail too, or would get past the hook that refused it."""
+"""Errors that are, or may be, about the message itself. Kept in the history, the message would make
+later turns fail too, or would bypass the hook that refused it."""
 
 
 def failed(error: BaseException, progress: TurnProgress) -> Ending:

@@ -20,7 +20,7 @@ from agentapi.turns import EventType
 log = logging.getLogger("agentapi.events")
 
 FLUSH_INTERVAL: Final = 0.02
-"""Seconds for which text is batched: too short to notice, long enough to save round trips."""
+"""Seconds for which text is batched: too short to be noticed, long enough to save round trips."""
 
 
 @dataclass

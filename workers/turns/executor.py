@@ -104,9 +104,9 @@ class TurnExecutor:
         # Only deaths of a process that ran nothing else count (promise 12).
         if claim.turn.deaths >= self.settings.max_attempts:
             raise PoisonTurn(
-                f"turn ran alone in a process of its own {claim.turn.deaths} times, and the "
-                "process died each time: see the workers' logs for what killed it (memory, a "
-                "tool that crashes the process), mend that, then retry the turn"
+                f"turn ran alone in its own process {claim.turn.deaths} times, and the process "
+                "died each time: find out in the workers' logs what killed it (memory, a tool that "
+                "crashes the process), fix that, then retry the turn"
             )
 
     async def _suspend(self, turn: ClaimedTurn, held: HeldCalls) -> Suspended | CallBook:
@@ -165,5 +165,5 @@ class TurnExecutor:
             return missed_deadline(claim.turn, claim.turn.deadline_at)
         return DeadlineExceeded(
             f"turn ran longer than {longest:g} s: raise AGENTAPI_TURN_TIMEOUT, or give slow tools "
-            "a timeout of their own"
+            "their own timeout"
         )

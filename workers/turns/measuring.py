@@ -24,7 +24,7 @@ from workers.turns.claimed import ClaimedTurn
 from workers.turns.summary import Summary
 
 REPEATED: Final = "repeated"
-"""The cause of an attempt whose claim was answered before, but the answer was lost."""
+"""The cause of an attempt whose claim was repeated because the first answer was lost."""
 
 
 def claimed(claim: Claim, queues: int) -> None:

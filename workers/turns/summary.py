@@ -15,7 +15,7 @@ from agentapi.turns import Turn
 from workers.outage import Outage
 
 Summary: TypeAlias = dict[str, Any]
-"""How a turn stands. Flower shows it as the task's result."""
+"""The state of a turn. Flower shows it as the task's result."""
 
 log = logging.getLogger("agentapi.turn")
 

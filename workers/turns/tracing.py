@@ -16,12 +16,12 @@ from workers.turns.measuring import cause_of
 from workers.turns.summary import Summary
 
 LOST: Final = AbandonReason.LEASE_LOST.value
-"""The outcome of an attempt whose lease another worker has by now."""
+"""The outcome of an attempt that has lost its lease to another worker."""
 
 _WORKFLOWS: Final = frozenset({TurnKind.GATHER, TurnKind.CHAIN})
 
 _WELL: Final = frozenset({"completed", "cancelled", "parked", "handed_back", "unknown_agent"})
-"""Outcomes of attempts that did what they should."""
+"""Outcomes of successful attempts."""
 
 
 def begun(claim: Claim) -> Span:

@@ -20,7 +20,7 @@ log = logging.getLogger("agentapi.turn")
 
 FIRST_DELAY: Final = 0.25
 LONGEST_DELAY: Final = 1.0
-"""Seconds; short, so that the turn meets many workers in the time that it has."""
+"""Seconds. The delay is short, so that the turn reaches many workers before it fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

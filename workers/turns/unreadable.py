@@ -19,8 +19,8 @@ from workers.turns.summary import Summary, written
 log = logging.getLogger("agentapi.turn")
 
 MOST_DEFERRALS: Final = 10
-"""How many times a turn of a newer release is handed back, over about five minutes. By then a fleet
-that is being upgraded has a worker that can run it."""
+"""How many times a turn of a newer release is handed back, over about five minutes. By then an
+upgrade in progress has started a worker that can run it."""
 
 LONGEST_DEFERRAL: Final = 60.0
 """Seconds; the delays double from one second up to this."""

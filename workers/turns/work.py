@@ -73,7 +73,7 @@ class Work(Protocol):
 
 
 Works: TypeAlias = Mapping[TurnKind, Work]
-"""The work of each kind of turn."""
+"""The work class for each kind of turn."""
 
 
 def context_of(claim: Claim, agent: str = "") -> ToolContext:

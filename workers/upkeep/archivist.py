@@ -23,25 +23,26 @@ from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 
 STEP: Final = 2.0
-"""Seconds between two steps of the search; a step looks at a thousand keys."""
+"""Seconds between two steps of the search. A step examines a thousand keys."""
 
 LONGEST_REST: Final = 60.0
 """Seconds between two searches, unless `archive_after` is short."""
 
 MOVE_REST: Final = 0.005
-"""Seconds between two conversations: at most 200 a second, so that Redis serves others."""
+"""Seconds between two conversations: at most 200 per second, to leave Redis time for other
+clients."""
 
 AWAY_REST: Final = 10.0
-"""Seconds before an archive that is away is asked again."""
+"""Seconds before an unavailable archive is tried again."""
 
 CLEANING: Final = 5
-"""Copies that are not valid are deleted every so many steps."""
+"""Number of steps between two deletions of invalid copies."""
 
 TURNS_REST: Final = 10.0
-"""Seconds between two looks for turns, when the last one has moved all."""
+"""Seconds between two searches for turns, when the last search has moved all."""
 
 TURNS_AGAIN: Final = 600.0
-"""Seconds after which turns are looked at again that could not move before."""
+"""Seconds after which turns that could not move are examined again."""
 
 log = logging.getLogger("agentapi.archive")
 

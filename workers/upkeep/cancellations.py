@@ -12,14 +12,14 @@ from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 
 LONGEST_WAIT: Final = 5.0
-"""Seconds that one wait for a word lasts; costs one command when there is none."""
+"""Seconds of one wait for a notification. A wait without a notification costs one command."""
 
 LOOK_AGAIN: Final = (0.1, 0.5)
-"""Seconds after a word at which to look again: the turn may have been claimed so recently that this
-process did not know of it yet."""
+"""Seconds after a notification at which to check again: the turn may have been claimed so recently
+that this process did not know of it yet."""
 
 AWAY: Final = 1.0
-"""Seconds between two tries while Redis cannot be reached."""
+"""Seconds between two attempts while Redis is unreachable."""
 
 
 class Cancellations:

@@ -27,16 +27,16 @@ from agentapi.supervision import Service, Supervisor
 from workers.outage import Outage
 
 AT_ONCE: Final = 16
-"""Ends that one worker tells hooks of at the same time."""
+"""Maximum ends for which one worker calls hooks at the same time."""
 
 PATIENCE: Final = 60.0
-"""Seconds that the hooks of an agent have for one end."""
+"""Time limit for an agent's hooks for one end, in seconds."""
 
 STOPS_WITHIN: Final = 5.0
-"""Seconds that hooks have to end when their worker stops."""
+"""Seconds that hooks have to finish when their worker stops."""
 
 REMEMBERED_AGAIN: Final = 60.0
-"""Seconds between two times that the worker says which hooks it has, should Redis forget."""
+"""Seconds between two announcements of a worker's hooks, in case Redis loses them."""
 
 log = logging.getLogger("agentapi.hooks")
 

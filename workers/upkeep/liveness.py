@@ -24,13 +24,13 @@ T = TypeVar("T")
 log = logging.getLogger("agentapi.liveness")
 
 TICK: Final = 1.0
-"""Seconds between questions."""
+"""Seconds between two checks."""
 
 SLOW: Final = 3.0
 """Seconds of silence after which a part gets no further work until it answers."""
 
 SHORTEST_BOUND: Final = 10.0
-"""Seconds; less would mistake users' slow code on the loop for a dead loop."""
+"""Seconds. A shorter time would mistake users' slow code on the loop for a dead loop."""
 
 
 def bound(lease_ttl: float) -> float:

@@ -18,10 +18,10 @@ from workers.upkeep.liveness import starved
 log = logging.getLogger("agentapi.loop")
 
 TICK: Final = 1.0
-"""Seconds between signs of life of the loop."""
+"""Seconds between two signs of life of the loop."""
 
 CLOSES_WITHIN: Final = 10.0
-"""Seconds that connections to providers and MCP servers get to close."""
+"""Time limit for closing connections to providers and MCP servers, in seconds."""
 
 
 class LoopThread:

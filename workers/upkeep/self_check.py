@@ -29,7 +29,7 @@ from agentapi.supervision import Service, Supervisor
 log = logging.getLogger("agentapi.checks")
 
 _MARGIN: Final = 5.0
-"""Seconds beyond the providers' own, for a loop that is busy."""
+"""Seconds added to the providers' own time limit, for a busy loop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +127,7 @@ class SelfCheck:
             fault = warn(
                 "checks.failed",
                 f"the worker's checks failed ({type(error).__name__})",
-                "Look for check.failed in its log, and report this fault.",
+                "Look for check.failed in its log, and report this bug.",
             )
             return Checked(findings=[fault])
 
@@ -177,7 +177,7 @@ class SelfCheck:
             yield warn(
                 "providers.not_checked",
                 "the event loop is too busy to check the providers",
-                "Look for a tool that blocks the event loop, or start more workers.",
+                "Find the tool that blocks the event loop, or start more workers.",
             )
         else:
             yield from provider_findings(agents, faults)

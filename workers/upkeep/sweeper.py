@@ -30,29 +30,31 @@ from workers.errands import Errands
 from workers.outage import Outage
 
 ELECTION_BEATS: Final = 2
-"""Sweeps that a worker may miss before others take its groups. With a sweep every second a group is
-without a sweeper for at most three seconds."""
+"""Sweeps that a worker may miss before others take its groups. With a sweep every second, a group
+has no sweeper for at most three seconds."""
 
 AWAY_BEATS: Final = 5
-"""Sweeps between two tries of an election whose shard is away: a try waits for its answer."""
+"""Sweeps between two attempts at an election whose shard is unavailable: an attempt waits for an
+answer."""
 
 ABSENT_AFTER: Final = 5.0
 ABSENT_BEATS: Final = 5
-"""Seconds and sweeps, whichever is longer, after which workers log that a group is not swept."""
+"""Time after which workers log that a group is not swept: seconds or sweeps, whichever is
+longer."""
 
 AT_ONCE: Final = 100
 """Conversations of a partition that are checked between two errands."""
 
 MOST_OVERDUE: Final = 1000
-"""Entries of a partition that one sweep takes, besides errands that fail."""
+"""Maximum entries of a partition that one sweep processes, not counting errands that fail."""
 
 LONGEST_REST: Final = 300.0
-"""The longest time in seconds before an errand that keeps failing is tried again."""
+"""Maximum seconds before an errand that keeps failing is tried again."""
 
 T = TypeVar("T")
 
 Work: TypeAlias = Callable[[], int]
-"""A small part of a sweep. Returns how many turns it dispatched."""
+"""A small step of a sweep. It returns how many turns it dispatched."""
 
 log = logging.getLogger("agentapi.sweep")
 

@@ -18,7 +18,7 @@ from agentapi.tools.threads import ToolThreads, tool_threads
 log = logging.getLogger("agentapi.tools")
 
 STUCK_AFTER: Final = 10.0
-"""Seconds with all threads taken and no tool ending, after which the worker takes no turns."""
+"""Seconds after which the worker takes no turns if all threads are occupied and no tool ends."""
 
 
 @dataclass(kw_only=True)

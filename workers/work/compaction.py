@@ -48,7 +48,7 @@ log = logging.getLogger("agentapi.compaction")
 _NOTHING = Window(messages=0)
 
 _SHORTEST_PART: Final = 100
-"""Characters of a message; less would not be worth a summary."""
+"""Minimum characters of a message that is worth a summary."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

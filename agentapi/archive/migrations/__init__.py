@@ -1,1 +1,1 @@
-"""How the tables came about: one module a step, for Alembic."""
+"""Alembic migrations of the archive's tables, one module per step."""

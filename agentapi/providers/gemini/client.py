@@ -94,13 +94,14 @@ class GeminiProvider:
             api_key: The key; never shown.
             base_url: URL of the server; `GOOGLE_GEMINI_BASE_URL` or Google's when not given.
             default_model: The model for agents that do not name one.
-            timeout: Maximum seconds of silence of the server.
+            timeout: Maximum seconds without data from the server.
         """
         hide_quotes()
         self.default_model = default_model
         self._key = api_key
         self._address = base_url or _ADDRESS
-        # The SDK overrides the session's timeout with its own, which is none (google-genai 3.4).
+        # The SDK replaces the session's timeout with its own, which is no timeout (google-genai
+        # 3.4).
         self._timeout = timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
@@ -156,10 +157,9 @@ class GeminiProvider:
                 chunks = await self._client.aio.models.generate_content_stream(
                     model=request.model, contents="-", config=_config(request)
                 )
-            # Also when the turn is stopped: an open stream would go on costing tokens.
+            # Also if the turn is stopped: an open stream would continue to cost tokens.
             async with _closing(chunks):
-                # The timeout limits silence, not the length of an answer: it starts again with each
-                # chunk.
+                # The timeout limits the time between chunks, not the length of an answer.
                 while (chunk := await self._next(chunks)) is not None:
                     if text := gathered.add(chunk):
                         yield TextDelta(text=text)
@@ -175,7 +175,7 @@ class GeminiProvider:
             return await anext(chunks, None)
 
     async def check(self, models: Collection[str]) -> None:
-        """See `CheckedProvider.check`: asks what each model is, which costs no tokens."""
+        """See `CheckedProvider.check`: looks up each model, which costs no tokens."""
         for model in sorted(models):
             try:
                 async with asyncio.timeout(self._timeout):
@@ -210,7 +210,7 @@ class GeminiProvider:
             return unreachable(
                 self.name, self._address, error, secret=self._key, timeout=self._timeout
             )
-        # The SDK raises ValueErrors, pydantic's among them, for answers that it cannot read.
+        # The SDK raises ValueErrors, including pydantic's, for answers that it cannot read.
         return broken(self.name, f"sent an answer that cannot be read: {type(error).__name__}")
 
 
@@ -267,7 +267,8 @@ class _Gathered:
         """
         if self._blocked is not None:
             raise refused(PROVIDER, 400, f"the prompt was blocked: {self._blocked}", secret="")
-        # A connection that just closes looks like an end; only a finish reason is one.
+        # A closed connection looks like the end of the stream, but only a finish reason marks the
+        # end.
         if self._finish is None:
             raise broken(PROVIDER, "ended its answer early")
         if self._finish in _MODEL_SLIPPED:
@@ -300,7 +301,7 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
     if not call.get("name"):
         raise broken(PROVIDER, "sent a function call without a name")
     return ToolCall(
-        # Some models give their calls no id, but results must refer to one.
+        # Some models give calls no id, but results must refer to one.
         id=call.get("id") or f"gemini_{uuid.uuid4().hex[:24]}",
         name=call["name"],
         arguments=call.get("args") or {},

@@ -84,7 +84,7 @@ def _model_parts(message: AssistantMessage) -> list[dict[str, Any]]:
 
 
 def _ids(message: AssistantMessage, parts: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Gemini's own ids of the calls: some models give none, and then expect none."""
+    """Gemini's own ids of the calls. Some models give none, and then expect none."""
     sent = [part["functionCall"].get("id") for part in parts if "functionCall" in part]
     return {call.id: own for call, own in zip(message.tool_calls, sent, strict=False)}
 
@@ -118,7 +118,7 @@ def tools(specs: Sequence[ToolSpec]) -> list[dict[str, Any]]:
 
 
 def tool_config(use: ToolUse | None) -> dict[str, Any] | None:
-    """Convert how tools may be used; None where the model decides."""
+    """Convert how tools may be used; None if the model decides."""
     if use is None or not (use.required or use.name):
         return None
     names = {"allowedFunctionNames": [use.name]} if use.name else {}
@@ -153,8 +153,8 @@ _BUDGETS: Final[Mapping[str, int]] = {
     "medium": 8_192,
     "high": 24_576,
 }
-"""Tokens of thought by effort, as Google's own translation of OpenAI's API has them. The highest is
-the most that every model of that generation takes."""
+"""Thinking tokens for each effort, as in Google's own translation of OpenAI's API. The highest is
+the maximum that every model of that generation accepts."""
 
 _LEAST_OF_PRO: Final = 128
 
@@ -168,7 +168,7 @@ _LEVELS: Final[Mapping[str, types.ThinkingLevel]] = {
 
 
 def thinking(effort: str, model: str) -> dict[str, Any] | None:
-    """How much a model thinks, for an effort of reasoning; None for models that do not think.
+    """The thinking configuration for a reasoning effort; None for models that do not think.
 
     Gemini 2.5 takes a number of tokens, later models take a level. Models of the size "pro" always
     think a little. Efforts above ``high`` count as ``high``.
@@ -180,7 +180,7 @@ def thinking(effort: str, model: str) -> dict[str, Any] | None:
     if "gemini" not in model:
         return None
     found = _VERSION.search(model)
-    # A name without a version stands for a newest model.
+    # A name without a version stands for the newest model.
     version = (int(found[1]), int(found[2] or 0)) if found else _FIRST_WITH_LEVEL
     if version < _FIRST_WITH_BUDGET:
         return None
@@ -195,12 +195,13 @@ def thinking(effort: str, model: str) -> dict[str, Any] | None:
 
 
 def with_sampling(options: Mapping[str, Any], sampling: Sampling, model: str) -> dict[str, Any]:
-    """The agent's options with what the request decides, but within the agent's own limit."""
+    """The agent's options combined with the request's, within the agent's own limit."""
     config = dict(options)
     effort = sampling.reasoning_effort
     if effort is not None and (wanted := thinking(effort, model)) is not None:
         own = config.get(_THINKING) or {}
-        # A level and a number of tokens exclude each other, so neither of the agent's stays.
+        # A level and a number of tokens exclude each other, so both of the agent's values are
+        # removed.
         kept = {name: own[name] for name in ("includeThoughts",) if name in own}
         config[_THINKING] = {**kept, **wanted}
     for name, value in sampling.given().items():
@@ -229,9 +230,9 @@ def _entries(details: object) -> list[Mapping[str, Any]]:
 
 
 def day_is_spent(details: object) -> bool:
-    """Whether a quota of a day is used up, by the ``google.rpc.QuotaFailure`` of an error body.
+    """Whether a daily quota is exhausted, by the ``google.rpc.QuotaFailure`` of an error body.
 
-    Google asks to repeat such a request after seconds, but the quota comes back at midnight.
+    Google asks to retry such a request after some seconds, but the quota resets at midnight.
     """
     found = [entry.get("violations") for entry in _entries(details)]
     violations = [one for many in found if isinstance(many, list) for one in many]

@@ -19,11 +19,11 @@ class Unreadable(Exception):
 
 
 class Aborted(Exception):
-    """The server began an answer and ended it with an error."""
+    """The server started an answer and ended it with an error."""
 
 
 _ERROR: Final = "error"
-"""OpenRouter's finish reason for an answer that its provider did not finish."""
+"""OpenRouter's finish reason for an answer that its upstream provider did not complete."""
 
 _CUT: Final = "length"
 
@@ -43,7 +43,7 @@ def response_from(data: object) -> ModelResponse:
     message = _object(choice.get("message"))
     finish = choice.get("finish_reason")
     wanted = _list(message.get("tool_calls"))
-    # Only the last call can lack its end.
+    # Only the last call can be cut off.
     calls = tuple(
         _call(call, cut=finish == _CUT and number == len(wanted))
         for number, call in enumerate(wanted, 1)
@@ -89,7 +89,7 @@ class Gathered:
         return bool(self._finish)
 
     def add(self, chunk: object) -> tuple[str, str]:
-        """Add a chunk; returns its text, and its text that refuses to answer.
+        """Add a chunk; returns its text, and its text that is a refusal.
 
         Raises:
             Unreadable: The chunk is not valid, or the answer is endless.
@@ -113,7 +113,7 @@ class Gathered:
         return text, refusal
 
     def pieces(self) -> list[CallDelta]:
-        """The pieces of calls in the chunks since the last look."""
+        """The pieces of calls in the chunks since the last call of this method."""
         found, self._pieces = self._pieces, []
         return found
 
@@ -146,7 +146,7 @@ class Gathered:
 
     def _grow(self, piece: str) -> None:
         self._size += len(piece)
-        # An endless answer would fill the memory of all turns of the process.
+        # An endless answer would exhaust the memory of the process and its other turns.
         if self._size > LONGEST_ANSWER:
             raise Unreadable
 

@@ -74,7 +74,7 @@ class OpenAIProvider:
             base_url: URL of the server, including ``/v1``; `OPENAI_BASE_URL` or OpenAI's when not
                 given.
             default_model: The model for agents that do not name one.
-            timeout: Maximum seconds of silence of the server.
+            timeout: Maximum seconds without data from the server.
             key_path: Path of a route that refuses an invalid key, for a server that lists its
                 models to everyone.
         """
@@ -146,9 +146,10 @@ class OpenAIProvider:
                     for piece in gathered.pieces():
                         yield piece
             finally:
-                # Also when the turn is stopped: an open stream would go on costing tokens.
+                # Also if the turn is stopped: an open stream would continue to cost tokens.
                 await stream.response.aclose()
-            # A connection that just closes looks like an end; only a finish reason is one.
+            # A closed connection looks like the end of the stream, but only a finish reason marks
+            # the end.
             if not gathered.complete:
                 raise broken(self.name, "ended its stream early")
             response = gathered.response()
@@ -164,9 +165,9 @@ class OpenAIProvider:
             known = listed_models(response.content)
         except (openai.NotFoundError, Unreadable) as error:
             raise ProviderMisconfigured(
-                f"provider {self.name!r}: {shown_address(str(self._client.base_url))}{_MODELS} is "
-                "not a list of models; is the base URL right? Most end in /v1. A server without "
-                "such a list cannot be checked",
+                f"provider {self.name!r}: {shown_address(str(self._client.base_url))}{_MODELS} did "
+                "not return a list of models; is the base URL correct? Most end in /v1. A server "
+                "that does not list its models cannot be checked",
                 provider=self.name,
                 status=404,
             ) from error
@@ -178,7 +179,7 @@ class OpenAIProvider:
             raise unlisted(self.name, missing, known)
 
     async def _check_key(self) -> None:
-        """Ask about the key itself, where the list of models needs none."""
+        """Check the key itself, for servers that list their models without a key."""
         if self._key_path is not None:
             with contextlib.suppress(openai.NotFoundError):
                 await self._client.get(self._key_path, cast_to=httpx2.Response)
@@ -188,7 +189,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _translated(self, error: Exception) -> ProviderError:
-        """Translate any error: for unreadable answers the SDK raises errors of all kinds."""
+        """Translate any error: for unreadable answers the SDK raises many types of errors."""
         if isinstance(error, ProviderError):
             return error
         if isinstance(error, Aborted):

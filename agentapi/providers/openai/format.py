@@ -57,17 +57,18 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
                 "strict": strict_schema is not None,
             },
         }
-    # Options come last, so that users can override anything, also what this release does not know.
+    # Options come last, so that users can override anything, including fields that this release
+    # does not know.
     return {**body, **_with_sampling(request.options, request.sampling)}
 
 
 def _with_sampling(options: Mapping[str, Any], sampling: Sampling) -> Mapping[str, Any]:
-    """The agent's options with what the request decides, but within the agent's own limit."""
+    """The agent's options combined with the request's, within the agent's own limit."""
     asked = sampling.given()
     if not asked:
         return options
     if (most := asked.pop("max_output_tokens", None)) is not None:
-        # The older of the two names is deprecated, but some servers know no other.
+        # The older of the two names is deprecated, but some servers know only that one.
         name = "max_tokens" if "max_tokens" in options else "max_completion_tokens"
         own = options.get(name)
         asked[name] = min(most, own) if isinstance(own, int) else most
@@ -80,7 +81,7 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
         "description": tool.description,
         "parameters": dict(tool.parameters),
     }
-    # Not sent otherwise: some servers do not know it.
+    # Sent only if needed: some servers do not know it.
     return {
         "type": "function",
         "function": {**function, "strict": True} if tool.strict else function,
@@ -181,7 +182,7 @@ def _function_name(name: str) -> str:
 def call_id(original: str) -> str:
     """Shorten an id to the API's 40 characters, in the same way for a call and its result.
 
-    Histories from other providers have ids of any length.
+    Histories from other providers may have ids of any length.
     """
     if 0 < len(original) <= _LONGEST_ID:
         return original
@@ -195,7 +196,7 @@ def tool_call(identifier: str, name: str, arguments: str, *, cut: bool = False) 
         identifier: Its id.
         name: The tool.
         arguments: JSON; empty for none.
-        cut: Whether the response was cut off, so that empty arguments may be missing ones.
+        cut: Whether the response was cut off, so that empty arguments may mean missing ones.
     """
     arguments = clean_text(arguments)
     try:

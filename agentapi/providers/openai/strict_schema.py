@@ -64,7 +64,7 @@ def _strict(node: object) -> dict[str, Any]:
     if branches := [*node.get("anyOf", ()), *node.get("oneOf", ())]:
         made["anyOf"] = [_strict(branch) for branch in branches]
     if "$ref" in node:
-        # A reference must stand alone, so its other keywords go around it.
+        # A reference must stand alone, so its other keywords are moved around it.
         made = {**made, "anyOf": [{"$ref": node["$ref"]}]} if made else {"$ref": node["$ref"]}
     if not made.keys() & {"type", "enum", "const", "anyOf", "$ref"}:
         # Any value would be valid.

@@ -16,7 +16,7 @@ from agentapi.turns import EventType, TurnStatus
 
 BY_CANCEL: Final = "cancel"
 BY_DEADLINE: Final = "deadline"
-"""What ends a turn without a worker."""
+"""What can end a turn without a worker."""
 
 
 class Endings:

@@ -146,8 +146,8 @@ class InMemoryLists(ListStore):
                 return 0
             if not after.isdecimal():
                 raise InvalidInput(
-                    "that is not a position: expected TurnEnd.position, 'start', or a time in "
-                    "seconds since 1970"
+                    "not a position: expected TurnEnd.position, 'start', or a time in seconds "
+                    "since 1970"
                 )
             return int(after)
         first = self._state.ended - len(self._state.ends)

@@ -41,7 +41,7 @@ from agentapi.turns.marks import MarkKind, added, mark_json
 T = TypeVar("T")
 
 OPERATION_TTL: Final = 3600.0
-"""Seconds for which the answer to an operation is kept for its repeats."""
+"""Seconds for which an operation's answer is kept for retries of the operation."""
 
 
 @dataclass
@@ -131,7 +131,7 @@ class StoredTurn:
     log: str = ""
     """See `agentapi.turns.marks`."""
     blobs: dict[str, bytes] = field(default_factory=dict)
-    """Bytes of a failed turn's images and files, for its retry."""
+    """Bytes of the images and files of failed turns, kept for retries."""
 
     def note(self, at: float, kind: MarkKind, *data: Any) -> None:
         """Add a line to its log."""

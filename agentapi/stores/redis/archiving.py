@@ -43,25 +43,26 @@ log = logging.getLogger("agentapi.archive")
 T = TypeVar("T")
 
 _SCAN: Final = 1000
-"""Keys that one step of the search looks at."""
+"""Maximum keys that one step of the search examines."""
 
 _PIECE: Final = 200
-"""Messages that are read or staged together."""
+"""Maximum messages that are read or staged together."""
 
 _LEFTOVERS: Final = 100
-"""Copies of one partition that are deleted together."""
+"""Maximum copies of one partition that are deleted together."""
 
 _TAGGED: Final = len("agentapi:{000}:c:")
 
 _REST: Final = 2.0
 _LONGEST_REST: Final = 30.0
-"""Seconds for which an archive that did not answer is not asked again; they double each time."""
+"""Seconds for which an archive that did not answer is not asked again. They double with each
+failure."""
 
 _AT_ONCE: Final = 2
-"""Callers that may wait for the archive at the same time: other turns need the threads."""
+"""Maximum callers that wait for the archive at the same time: other turns need the threads."""
 
 _WAIT: Final = 1.0
-"""Seconds that further callers wait for their turn."""
+"""Seconds that further callers wait for a place."""
 
 
 class RedisArchiving(RedisPart):
@@ -222,8 +223,8 @@ class RedisArchiving(RedisPart):
             recorder().count(ARCHIVE_MOVES, "in", "failed")
             log.error(line("archive.lost", conversation_id=away.conversation_id))
             raise ArchiveLost(
-                "the archive does not have this conversation: restore its backup, or check that "
-                "AGENTAPI_ARCHIVE_URL names the database that the workers use",
+                "the archive does not have this conversation: restore the archive from a backup, "
+                "or check that AGENTAPI_ARCHIVE_URL names the database that the workers use",
                 conversation_id=away.conversation_id,
             )
         return copy
@@ -237,7 +238,9 @@ class RedisArchiving(RedisPart):
         if time.monotonic() < self._rests_until:
             raise ArchiveUnavailable("the archive did not answer a moment ago")
         if not self._places.acquire(timeout=_WAIT):
-            raise ArchiveUnavailable("the archive is slow, and others wait for it already")
+            raise ArchiveUnavailable(
+                "the archive is slow, and too many callers wait for it already"
+            )
         # While it is away, one caller at a time finds out whether it is back.
         self._rests_until = time.monotonic() + self._rest
         try:

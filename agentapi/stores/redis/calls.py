@@ -59,7 +59,7 @@ from agentapi.turns import (
 )
 
 LOOK_AGAIN: Final = 3600.0
-"""Seconds after which a turn that waits for children is checked, should a reply get lost."""
+"""Seconds after which a turn that waits for children is checked, in case a reply was lost."""
 
 
 class RedisCalls(CallStore):

@@ -32,13 +32,13 @@ from agentapi.turns.budget import Limits
 from agentapi.turns.client_tools import NOT_IN_TIME
 
 NOBODY = "expiry"
-"""Who decided, when nobody did in time."""
+"""The recorded decider of a call that nobody decided in time."""
 
 _REMEDY: Final = "cancel the turn and enqueue its message again"
 
 
 _ANSWERS: Final = {CallKind.APPROVAL: "a", CallKind.CLIENT: "o"}
-"""What the fields of answers begin with."""
+"""Prefix of the fields that hold answers."""
 
 
 def held_to_json(held: HeldCalls) -> bytes:

@@ -11,7 +11,7 @@ from agentapi.redis.keys import CANCELS_TTL, cancels_key
 from agentapi.settings import Settings
 
 LONGEST_BLOCK = 5.0
-"""Seconds that one blocking read may last."""
+"""Maximum seconds of one blocking read."""
 
 
 def leave_word(client: redis.Redis, process: str) -> None:

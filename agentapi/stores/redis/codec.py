@@ -46,10 +46,10 @@ from agentapi.turns.kinds import kind_of
 from agentapi.turns.request_options import RequestOptions
 
 _WITH_CLIENT_TOOLS: Final = 2
-"""Version of a turn that brings client tools."""
+"""Record version of a turn with client tools."""
 
 _REFERRING: Final = 3
-"""Version of an ended turn that refers to the messages in its conversation's history."""
+"""Record version of an ended turn that refers to the messages in its conversation's history."""
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -455,6 +455,6 @@ _NEEDED: Final[Mapping[EventType, Sequence[str]]] = {
     EventType.DELTA: ("text",),
     EventType.STEP: ("index", "kind", "tools"),
 }
-"""Fields that readers of an event rely on."""
+"""The fields that readers of an event require."""
 
 _ENDS: Final = frozenset(kind.value for kind in EventType if kind.ends)

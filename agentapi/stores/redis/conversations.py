@@ -34,7 +34,7 @@ from agentapi.stores.redis import conversation_scripts as scripts
 T = TypeVar("T")
 
 FIELDS = ("created", "tenant", "metadata")
-"""Fields of a meta hash that say whose a conversation is, and how it is labelled."""
+"""Fields of a meta hash with a conversation's owner and labels."""
 
 
 def found_for(tenant_id: str | None, fields: list[bytes | None]) -> ConversationRecord | None:

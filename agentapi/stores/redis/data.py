@@ -39,13 +39,13 @@ from agentapi.stores.redis.values import ENDED, milliseconds
 from agentapi.stores.refusals import unexpected
 
 _SCAN: Final = 1000
-"""Keys that one step looks at."""
+"""Maximum keys that one step examines."""
 
 _META: Final = "agentapi:{*}:c:*:meta"
 """The records of conversations."""
 
 _TURNS: Final = "agentapi:{*}:t:" + "?" * len("000-") + "?" * 32
-"""The keys of turns. Those of what belongs to a turn are longer."""
+"""The keys of turns. Other keys that belong to a turn are longer."""
 
 _REMAINS: Final = re.compile(
     rf"agentapi:\{{\d{{3}}\}}:c:(.+):messages:dropped:{FORGET}[0-9a-f]{{32}}", re.S
@@ -117,8 +117,8 @@ class RedisData(RedisPart, DataStore):
             copies = any(pipeline.execute())
         if copies or any(fields[0] for _, fields in self._found(_META, ["archived"])):
             raise ArchiveUnavailable(
-                "conversations or turns are in the archive, and this process has none: set "
-                "AGENTAPI_ARCHIVE_URL here as in the workers"
+                "conversations or turns are in the archive, but this process has no archive: set "
+                "AGENTAPI_ARCHIVE_URL here to the same value as in the workers"
             )
 
     def _found(self, pattern: str, names: Sequence[str]) -> Iterator[_Found]:

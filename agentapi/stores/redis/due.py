@@ -13,10 +13,10 @@ from agentapi.stores.calls import Errand, ErrandKind
 log = logging.getLogger("agentapi.store")
 
 _MARK: Final = "\x01"
-"""Errands begin with this character; conversation ids have no control characters."""
+"""Members for errands begin with this character. Conversation ids contain no control characters."""
 
 _MAX_REPORTED: Final = 10_000
-"""Members remembered as reported. When there are more, they are reported again."""
+"""Maximum members that are remembered as reported. Beyond that, members are reported again."""
 
 _MAX_SHOWN: Final = 200
 

@@ -28,10 +28,10 @@ _STREAMS: Final = [ends_key(partition) for partition in range(PARTITIONS)]
 _PARTITION_OF: Final = {name.encode(): partition for partition, name in enumerate(_STREAMS)}
 
 _AT_LEAST: Final = 8
-"""Entries of a partition that one read takes."""
+"""Maximum entries of a partition in one read."""
 
 _LOOK_EVERY: Final = 0.25
-"""Seconds between two looks at the streams of a cluster."""
+"""Seconds between two checks of a cluster's streams."""
 
 _FIRST: Final = (0, 0)
 

@@ -18,10 +18,10 @@ from agentapi.stores.redis.codec import event_from_entry
 from agentapi.turns import Event
 
 LONGEST_BLOCK = 5.0
-"""Seconds that one blocking read may last."""
+"""Maximum seconds of one blocking read."""
 
 _ANSWER_TIME: Final = 1.0
-"""Seconds within which a shard must take a read: one thread asks them all."""
+"""Seconds within which a shard must accept a read: one thread asks all shards."""
 
 
 @lru_cache(maxsize=8192)

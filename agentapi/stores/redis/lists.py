@@ -53,12 +53,12 @@ LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
     TurnStatus.FAILED: ("failed",),
     TurnStatus.CANCELLED: ("cancelled", "moved:cancelled"),
 }
-"""The lists that turns of a status are in; those in the archive have lists of their own."""
+"""The lists that contain turns of a status. Turns in the archive have their own lists."""
 
 _MOVED: Final = "moved:"
 
 _ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in names} - {"failed"}))
-"""All lists of turns, that of failed ones first."""
+"""All lists of turns; the list of failed turns is first."""
 
 
 T = TypeVar("T")
@@ -334,7 +334,7 @@ class RedisLists(RedisPart, ListStore):
 
 
 _NOTHING: Final[Piece[Any]] = Piece(matches=(), reached=None, looked_at=0)
-"""What is read of a partition that does not answer: the page goes on without it."""
+"""The result for a partition that does not answer: the page continues without it."""
 
 
 def _begin(place: Place, until: float | None) -> tuple[str, str]:

@@ -22,7 +22,7 @@ READERS: Final = (
         "untold",
     ),
 )
-"""Scripts that change nothing that the protocol promises."""
+"""Scripts that change no state covered by the protocol's promises."""
 
 TRANSITIONS: Final = (
     "agree",

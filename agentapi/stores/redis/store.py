@@ -64,7 +64,7 @@ class RedisTurnStore(
         super().__init__(settings, client, scripts)
         archive = archive or open_archive(settings)
         self.archiving = RedisArchiving(settings, client, scripts, archive) if archive else None
-        """Moves conversations to the archive and back; None without an archive."""
+        """Moves conversations to and from the archive; None without an archive."""
         if self.archiving is not None:
             scripts.bring_back = self.archiving.bring_back
         self.calls = RedisCalls(settings, client, scripts)

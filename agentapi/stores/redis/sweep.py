@@ -53,8 +53,7 @@ from agentapi.stores.refusals import missed_deadline, unexpected
 from agentapi.turns import TurnError, TurnStatus
 
 MAX_REDISPATCHED: Final = 100
-"""Overdue conversations that one run of a script checks: Redis serves no other client
-meanwhile."""
+"""Maximum overdue conversations that one run of a script checks. Redis is blocked meanwhile."""
 
 
 class RedisSweep(RedisPart, SweepStore):

@@ -45,33 +45,33 @@ log = logging.getLogger("agentapi.archive")
 T = TypeVar("T")
 
 MOVED: Final = ("completed", "cancelled")
-"""How turns end that move. One that failed stays: it may be retried."""
+"""Statuses of the turns that move. A failed turn stays, because it may be retried."""
 
 REST: Final = 600.0
-"""Seconds for which a turn stays that somebody needed from the archive."""
+"""Seconds for which a turn stays in Redis after it was restored from the archive."""
 
 VALID: Final = 300.0
-"""Seconds for which a copy that was read may become the record. Shorter than `REST`: meanwhile the
-turn cannot have come back, changed and moved again."""
+"""Seconds for which a copy that was read may become the record. Shorter than `REST`, so in this
+time the turn cannot have come back, changed and moved again."""
 
 _TURNS: Final = 32
-"""Turns of one list that a script looks at."""
+"""Maximum turns of one list that a script examines."""
 
 _BYTES: Final = 131_072
-"""Bytes of records after which it stops."""
+"""Bytes of records after which the script stops."""
 
 _PIECE: Final = 16
-"""Partitions whose turns go in one transaction."""
+"""Partitions whose turns are moved in one transaction."""
 
 _EXPELLED: Final = 200
-"""Turns of a partition that are deleted together."""
+"""Maximum turns of a partition that are deleted together."""
 
 _Place: TypeAlias = tuple[int, str]
 """A list: partition and status."""
 
 _SHORT: Final = 60.0
-"""Seconds that most turns take. One that was accepted before the time at which turns move, and
-ended after it, is left out until all are looked at again."""
+"""Seconds that most turns take. A turn that was accepted before the time at which turns move, and
+ended after it, is skipped until all turns are examined again."""
 
 
 def moved_keys(partition: int) -> list[str]:
@@ -80,7 +80,7 @@ def moved_keys(partition: int) -> list[str]:
 
 
 _NOTE: Final = re.compile(rb"(\d+)t:(\d{3}-[0-9a-f]{32})")
-"""What a note about a turn's copy says: its version and the turn."""
+"""The content of a note about a turn's copy: its version and the turn."""
 
 
 class Asked(Protocol):
@@ -303,8 +303,8 @@ class RedisTurnArchiving(RedisPart):
             recorder().count(ARCHIVED_TURNS, "in", "failed")
             log.error(line("archive.lost", turn_id=turn_id))
             raise ArchiveLost(
-                "the archive does not have this turn: restore its backup, or check that "
-                "AGENTAPI_ARCHIVE_URL names the database that the workers use",
+                "the archive does not have this turn: restore the archive from a backup, or check "
+                "that AGENTAPI_ARCHIVE_URL names the database that the workers use",
                 turn_id=turn_id,
             )
         recorder().count(ARCHIVED_TURNS, "in", "moved" if outcome == b"back" else "changed")

@@ -45,7 +45,7 @@ from agentapi.turns import Step, UserStep, WaitKind, step_from_json, step_to_jso
 from agentapi.turns.marks import last_mark, mark_json, step_mark
 
 WAITING_MEMORY: Final = 3600.0
-"""Seconds beyond its wait for which a turn's wait for a provider is remembered. A turn whose worker
+"""Seconds past its end for which a turn's wait for a provider is remembered. A turn whose worker
 dies is parked again within that time."""
 
 

@@ -72,8 +72,8 @@ class McpServer:
         require_extra("mcp", "an MCP server")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidTool(
-                f"{name!r} is not a valid name of an MCP server: expected a letter, then at most "
-                "31 letters, digits or underscores"
+                f"{name!r} is not a valid MCP server name: expected a letter, then at most 31 "
+                "letters, digits or underscores"
             )
         if (command is None) == (url is None) or (command is not None and not command):
             raise InvalidTool(f"MCP server {name!r}: expected either a command or a url")

@@ -40,10 +40,10 @@ from agentapi.tools.mcp.tool_list import MOST_TOOLS, all_tools, is_usable
 log = logging.getLogger("agentapi.mcp")
 
 CONNECT_TIMEOUT: Final = 20.0
-"""Seconds for a server to start and to answer the handshake."""
+"""Seconds that a server has to start and to answer the handshake."""
 
 LONGEST_PAUSE: Final = 30.0
-"""Maximum seconds between attempts to reach a server that is down."""
+"""Maximum seconds between two attempts to reach a server that is down."""
 
 LISTEN_PAUSE: Final = 1.0
 """Seconds before a lost subscription to changes is renewed."""
@@ -52,7 +52,7 @@ LONGEST_REASON: Final = 1_000
 """Maximum bytes of an error text."""
 
 _NO_SESSION: Final = frozenset({INVALID_REQUEST, CONNECTION_CLOSED, -32001})
-"""Error codes with which HTTP servers refuse a session that they do not (or no longer) know."""
+"""Error codes of HTTP servers for a session that they do not know, or no longer know."""
 
 
 class McpSession:
@@ -252,7 +252,7 @@ class McpSession:
             why = f"{why} (HTTP {self._status})"
         return ToolServerUnavailable(
             f"MCP server {self._server.name!r} cannot be used: {why}; is it running, and is the "
-            "agent's McpServer(...) right?",
+            "agent's McpServer(...) correct?",
             server=self._server.name,
             status=self._status,
             retry_after=retry_after,
@@ -263,7 +263,7 @@ class _Fate(Enum):
     """What happened to a call without a result."""
 
     TOLD = auto()
-    """The server or the SDK reported an error; the session is intact."""
+    """The server or the SDK reported an error; the session is still usable."""
     LOST = auto()
     """The session broke; the outcome is unknown."""
     NOT_MADE = auto()

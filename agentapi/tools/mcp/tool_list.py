@@ -14,7 +14,7 @@ from agentapi.decoding.plain import DEEPEST
 MOST_PAGES: Final = 100
 
 MOST_TOOLS: Final = 1_000
-"""Maximum tools of a server; no model can choose among more."""
+"""Maximum tools of a server; models cannot choose well among more."""
 
 
 async def all_tools(client: Client) -> tuple[Tool, ...]:

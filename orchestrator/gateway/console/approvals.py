@@ -39,7 +39,7 @@ PATH: Final = f"{ROOT}/approvals"
 PAGE: Final = 25
 
 EXCERPT: Final = 4
-"""Messages of the conversation before the turn, as context."""
+"""Number of earlier messages of the conversation that are shown as context."""
 
 _TURN_ID: Final = re.compile(r"\d{3}-[0-9a-f]{32}")
 
@@ -207,7 +207,7 @@ async def decide(request: Request, view: View, form: Form) -> Response:
     """Decide about a call. Whoever comes second is shown who was first."""
     turn_id, call_id = form.get("turn", ""), form.get("call", "")
     if not _TURN_ID.fullmatch(turn_id) or not call_id:
-        raise InvalidRequest("the form is not complete: load the page again", param="call")
+        raise InvalidRequest("the form is incomplete: reload the page", param="call")
     turn = await view.turn(turn_id)
     typed = {name: form[name] for name in ("arguments", "reason") if name in form}
     try:
@@ -240,7 +240,7 @@ def _decision(form: dict[str, str], by: str) -> Decision:
     if verdict == "rejected":
         return Decision(verdict=Verdict.REJECTED, reason=form.get("reason") or None, by=by)
     if verdict != "edited":
-        raise InvalidRequest("the form is not complete: load the page again", param="verdict")
+        raise InvalidRequest("the form is incomplete: reload the page", param="verdict")
     try:
         arguments: Any = orjson.loads(form.get("arguments", ""))
     except orjson.JSONDecodeError as error:
@@ -262,10 +262,10 @@ async def _decided(view: ConsoleView, turn: Turn, call_id: str) -> Approval | No
 
 def _too_late(known: Approval | None) -> str:
     if known is None:
-        return "Nothing was decided: the call does not wait for a decision, or its turn has ended."
+        return "Nothing was decided: the call is not waiting for a decision, or its turn has ended."
     if known.by == "expiry":
-        return "Nothing was decided: the time was up before."
-    return f"Nothing was decided: {known.by or 'somebody else'} was faster."
+        return "Nothing was decided: the time had already run out."
+    return f"Nothing was decided: {known.by or 'somebody else'} decided first."
 
 
 _INVISIBLE: Final = re.compile("[\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")

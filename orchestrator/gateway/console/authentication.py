@@ -19,7 +19,7 @@ from orchestrator.gateway.tenants.concurrency import RequestSlot
 from orchestrator.gateway.tenants.scopes import CONSOLE, Scope, allowed_by
 
 COOKIE: Final = "agentapi-console"
-"""Holds the token of a session."""
+"""The cookie with a session's token."""
 
 EVERYTHING: Final = frozenset(Scope)
 

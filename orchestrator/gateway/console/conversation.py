@@ -32,7 +32,7 @@ router = console_router()
 
 MESSAGES: Final = 30
 MESSAGES_BYTES: Final = 262_144
-"""Messages of a page, and their bytes."""
+"""Maximum messages on a page, and their bytes."""
 
 TURNS: Final = 20
 
@@ -175,5 +175,5 @@ async def _message(
     history = History(view.gateway.conversations, conversation_id, found.tenant_id or "")
     answer = await history.piece(at, at)
     if answer is None or not answer[1]:
-        raise NotFound("there is no such message: the history was deleted, or began anew")
+        raise NotFound("there is no such message: the history was deleted or reset")
     return answer[1][0]

@@ -28,10 +28,10 @@ from orchestrator.gateway.tenants.scopes import Scope
 router = console_router()
 
 FAILURES: Final = 10
-"""Newest failures on the page."""
+"""Maximum failures on the page, newest first."""
 
 _OPEN_COUNTED: Final = 200
-"""Open turns of one tenant that are counted; more are shown as such."""
+"""Maximum open turns of one tenant that are counted; beyond that the page shows "more"."""
 
 _BAD: Final = frozenset({WorkerState.STALLED, WorkerState.NO_REDIS, WorkerState.SILENT})
 _TIRED: Final = frozenset({WorkerState.FULL, WorkerState.STOPPING, WorkerState.UNKNOWN})
@@ -208,7 +208,7 @@ def _provider(provider: FleetProvider, everything: bool) -> ProviderEntry:
     if provider.open is not None:
         level = "bad"
         when = "now" if provider.open <= 0 else f"in {duration(provider.open)}"
-        state = f"away: the next try is {when}"
+        state = f"unavailable: next attempt {when}"
     elif provider.held > 0:
         state, level = f"asked to wait {duration(provider.held)}", "warn"
     limit = provider.limit
@@ -239,22 +239,22 @@ def _troubles(look: FleetLook, max_age: float) -> Iterator[str]:
         if fault:
             yield fault
     if look.asked and not snapshot.broker_fault and not snapshot.answering:
-        yield "No worker answers: turns are accepted, and wait. Start one with `agentapi worker`."
+        yield "No worker answers: turns are accepted, but wait. Start one with `agentapi worker`."
     silent = [worker.name for worker in snapshot.workers if worker.silent]
     if silent:
         names = ", ".join(silent)
-        yield f"{names} answered before and does not answer now: it has ended, or is too busy."
+        yield f"{names} no longer answers: it has ended, or is too busy."
     for worker in snapshot.workers:
         if worker.state is WorkerState.NO_REDIS:
             yield f"{worker.name} cannot reach Redis."
         elif worker.state is WorkerState.STALLED:
-            yield f"{worker.name} takes no turns: a part of it does not answer. See its log."
+            yield f"{worker.name} takes no turns: one of its parts does not respond. See its log."
     swept = snapshot.turns.since_sweep if snapshot.turns else None
     if swept is not None and swept > max_age:
         yield (
-            f"No worker has looked for lost turns for {duration(swept)}: `agentapi doctor` says "
-            "what is wrong."
+            f"No worker has looked for lost turns for {duration(swept)}: run `agentapi doctor` to "
+            "find the cause."
         )
     for provider in snapshot.providers:
         if provider.open is not None:
-            yield f"Provider {provider.name} is away: turns that need it wait until it is back."
+            yield f"Provider {provider.name} is unavailable: turns wait until it is back."

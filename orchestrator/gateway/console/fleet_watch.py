@@ -17,17 +17,17 @@ from orchestrator.fleet import FleetReader, FleetSnapshot
 from orchestrator.gateway.settings import GatewaySettings
 
 PAUSE: Final = 1.0
-"""Seconds between two readings. A reading takes another second, in which the workers answer."""
+"""Seconds between two readings. A reading takes another second, for the workers' answers."""
 
 LOOKED_AT: Final = 20.0
-"""Seconds after somebody looked for which the fleet is watched."""
+"""Seconds for which the fleet is watched after a page was requested."""
 
 SPANS: Final = 30
 SPAN: Final = 120.0
-"""How many spans of time the charts have, and their length in seconds."""
+"""Number of intervals in the charts, and their length in seconds."""
 
 _COUNTED: Final = 10.0
-"""Seconds for which counts of turns are remembered."""
+"""Seconds for which counts of turns are cached."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ from orchestrator.gateway.console.entries import turn_address
 from orchestrator.gateway.console.security import ROOT
 
 PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Types that a page shows as pictures. No browser runs anything in them."""
+"""Media types that a page shows as images. Browsers run no scripts in them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

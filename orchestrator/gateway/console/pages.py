@@ -23,7 +23,7 @@ PAGES: Final = (
     ("Turns", f"{ROOT}/turns"),
     ("Approvals", f"{ROOT}/approvals"),
 )
-"""The navigation: name and address."""
+"""The navigation: names and addresses."""
 
 
 @cache

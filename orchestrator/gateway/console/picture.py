@@ -11,13 +11,13 @@ from orchestrator.timeline import Timeline
 from orchestrator.timeline_rows import Row, rows_of
 
 WIDTH: Final = 1000
-"""Units of the picture from left to right."""
+"""Width of the picture, in units."""
 
 _THINNEST: Final = 6
-"""Units of a bar that stands for a moment."""
+"""Minimum width of a bar, in units."""
 
 MOST_ROWS: Final = 400
-"""Rows of a page; the newest ones are shown."""
+"""Maximum rows on a page; the newest are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,8 +52,8 @@ class ConsoleRoute(APIRoute):
         """
         if not hasattr(endpoint, _SCOPES):
             raise ConfigurationError(
-                f"the route {path} of the console says neither which scopes open it nor that it is "
-                "public: use @needs(...) or @public"
+                f"the console's route {path} declares neither the scopes that it needs nor that it "
+                "is public: use @needs(...) or @public"
             )
         self.scopes: frozenset[Scope] | None = getattr(endpoint, _SCOPES)
         super().__init__(path, endpoint, **options)
@@ -102,7 +102,7 @@ async def form_fields(request: Request) -> dict[str, str]:
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/x-www-form-urlencoded":
         raise InvalidRequest(
-            f"the body is sent as {declared or 'nothing'!r}: expected the fields of a form",
+            f"the body has the content type {declared or 'nothing'!r}: expected a form",
             code="unsupported_content_type",
         )
     try:
@@ -111,7 +111,7 @@ async def form_fields(request: Request) -> dict[str, str]:
             text, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"
         )
     except ValueError as error:
-        raise InvalidRequest("the fields of the form cannot be read: send them again") from error
+        raise InvalidRequest("the form cannot be read: send it again") from error
     # Browsers send line ends as CR LF.
     return {name: value.replace("\r\n", "\n") for name, value in fields}
 
@@ -124,7 +124,7 @@ def operation_of(form: Mapping[str, str]) -> str:
     """
     operation = form.get("operation", "")
     if not _OPERATION.fullmatch(operation):
-        raise InvalidRequest("the form is not complete: load the page again", param="operation")
+        raise InvalidRequest("the form is incomplete: reload the page", param="operation")
     return operation
 
 

@@ -14,7 +14,7 @@ from orchestrator.gateway.http.errors import Forbidden
 ROOT: Final = "/console"
 
 SAFE: Final = frozenset({"GET", "HEAD"})
-"""Methods that change nothing."""
+"""Methods that change no state."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -28,7 +28,8 @@ HEADERS: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-"""Headers of every answer. They allow no inline script or style: what people say can be neither."""
+"""Headers of every response. They forbid inline scripts and styles, so that users' text can never
+run as either."""
 
 
 _OPENER: Final = {"cross-origin-opener-policy": "same-origin"}
@@ -78,8 +79,8 @@ def check_origin(method: str, headers: Headers) -> None:
 
 def _foreign() -> Forbidden:
     return Forbidden(
-        "the console only answers its own pages: open it in a browser, at the address that the "
-        "browser shows; a proxy in front must pass the header Host on",
+        "the console only accepts requests from its own pages: open it in a browser and use the "
+        "address that the browser shows. A proxy in front must forward the Host header",
         code="origin_not_allowed",
     )
 

@@ -102,7 +102,7 @@ async def reset(request: Request, view: View, form: Form) -> Response:
     await view.conversation(conversation_id)
     where = conversation_address(conversation_id)
     if form.get("sure") != "yes":
-        text = "Nothing was deleted: tick the box to confirm it."
+        text = "Nothing was deleted: tick the box to confirm."
         return go_to(request, where, Flash(text=text, kind="failed"))
     count = await view.gateway.call(lambda o: o.reset(conversation_id))
     text = f"The history was deleted: {number(count)} messages."
@@ -128,4 +128,4 @@ async def start(request: Request, view: View, form: Form) -> Response:
     )
     await accept(TenantView(view.gateway, tenant), new, Existing(conversation_id=public))
     where = conversation_address(internal_id(tenant, public))
-    return go_to(request, where, Flash(text="The conversation has begun."))
+    return go_to(request, where, Flash(text="The conversation was created."))

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 _MOST: Final = 256
-"""Answers that are remembered. Beyond them the oldest one is forgotten."""
+"""Maximum cached answers. Beyond that the oldest is dropped."""
 
 
 class SharedReads:

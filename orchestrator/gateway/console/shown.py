@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 SHORT: Final = 2_000
-"""Characters of a text on a page, unless somebody asks for all of it."""
+"""Maximum characters of a text on a page, unless the full text is requested."""
 
 _INVISIBLE: Final = re.compile(
     # Control characters but for tabs and line ends; what turns the direction of text around, or

@@ -36,7 +36,7 @@ async def sign_in(request: Request, form: Form) -> Response:
     wait = gateway.failed_auth.retry_after(peer)
     # Behind a proxy, someone who guesses keys has the same address as people with a key.
     if wait and not gateway.keys.was_valid(secret):
-        failed = f"There were too many keys that are not valid. Try again in {wait:.0f} seconds."
+        failed = f"Too many invalid keys were tried. Try again in {wait:.0f} seconds."
         refused = page(request, "sign_in.html", status=429, next=address, failed=failed)
         refused.headers["retry-after"] = str(max(1, round(wait)))
         return refused
@@ -44,12 +44,12 @@ async def sign_in(request: Request, form: Form) -> Response:
     key = await gateway.keys.find(secret) if known else None
     if key is None:
         gateway.failed_auth.record_failure(peer)
-        failed = "This key is not valid, or it was revoked."
+        failed = "This key is not valid, or has been revoked."
         return page(request, "sign_in.html", status=401, next=address, failed=failed)
     if viewer_of(key.tenant, key.scopes, key.key_id) is None:
         failed = (
-            "This key is for the APIs only. One for the console is made with "
-            f"agentapi keys create {key.tenant} --scope read"
+            "This key is for the APIs only. Create one for the console with: agentapi keys create "
+            f"{key.tenant} --scope read"
         )
         return page(request, "sign_in.html", status=403, next=address, failed=failed)
     # Whoever had this browser before is signed out: a token is never used by two.

@@ -28,7 +28,7 @@ from orchestrator.timeline import Timeline, TimelineStep
 router = console_router()
 
 EVENTS: Final = 100
-"""The newest events, which a page shows."""
+"""Maximum events on a page, newest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +137,7 @@ def _step(step: TimelineStep) -> StepEntry:
 
 
 _SAID: Final = {EventType.DELTA: "text", EventType.CALL_DELTA: "arguments"}
-"""Fields of events in which models speak."""
+"""Fields of events that contain text of models."""
 
 
 def _reply(turn: Turn, timeline: Timeline, events: Sequence[Event]) -> str:
@@ -189,9 +189,9 @@ async def cancel(request: Request, view: View, turn_id: str) -> Response:
     turn = await view.turn(turn_id)
     outcome = await view.gateway.call(lambda o: o.cancel(turn.turn_id))
     said = {
-        CancelOutcome.CANCELLED: Flash(text="The turn is cancelled."),
-        CancelOutcome.REQUESTED: Flash(text="The turn's worker is told to stop it."),
-        CancelOutcome.ENDED: Flash(text="Too late: the turn has ended.", kind="failed"),
+        CancelOutcome.CANCELLED: Flash(text="The turn was cancelled."),
+        CancelOutcome.REQUESTED: Flash(text="The turn's worker has been told to stop it."),
+        CancelOutcome.ENDED: Flash(text="Too late: the turn has already ended.", kind="failed"),
     }
     return go_to(request, turn_address(turn.turn_id), said[outcome])
 
@@ -216,7 +216,7 @@ async def fork(request: Request, view: View, turn_id: str, form: Form) -> Respon
     turn = await view.turn(turn_id)
     operation, step = operation_of(form), form.get("step", "0")
     if not step.isascii() or not step.isdigit():
-        raise InvalidRequest("the form is not complete: load the page again", param="step")
+        raise InvalidRequest("the form is incomplete: reload the page", param="step")
     message = form.get("message", "")
     wanted = ForkRequest(
         turn_id=turn.turn_id,
@@ -240,7 +240,7 @@ async def fork(request: Request, view: View, turn_id: str, form: Form) -> Respon
             fork_step=wanted.step,
             fork_message=message,
         )
-    text = "The turn runs again, in a copy of its conversation: this page shows the copy."
+    text = "The turn is running again in a copy of its conversation. This page shows the copy."
     return go_to(request, turn_address(forked), Flash(text=text))
 
 

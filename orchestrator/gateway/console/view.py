@@ -28,13 +28,12 @@ from orchestrator.timeline import Timeline
 T = TypeVar("T")
 
 MAX_AGE: Final = 2.0
-"""Seconds that the answer for a part of a page that is asked for again and again may be old."""
+"""Maximum age in seconds of the cached answer for a part of a page that is polled."""
 
 PART_MISSING: Final = (
-    "A part of the store does not answer: what is in it is missing on this page, and comes back "
-    "with it."
+    "Part of the store does not respond. Its data is missing on this page until it is back."
 )
-"""For viewers who need not know about servers."""
+"""Shown to viewers who must not learn about servers."""
 
 
 class ConsoleView:
@@ -67,8 +66,8 @@ class ConsoleView:
             turn = None
         if turn is None or not self.sees(turn.tenant_id):
             raise TurnNotFound(
-                f"there is no turn {turn_id!r}: it was never accepted, it was deleted, or it "
-                "ended longer than AGENTAPI_TURN_RETENTION ago"
+                f"there is no turn {turn_id!r}: it was never accepted, was deleted, or ended "
+                "longer than AGENTAPI_TURN_RETENTION ago"
             )
         return turn
 
@@ -82,7 +81,7 @@ class ConsoleView:
         found = await self.gateway.conversations.summary(conversation_id)
         if found is None or not self.sees(found.tenant_id):
             raise NotFound(
-                "there is no such conversation: it was never created, or it was deleted",
+                "there is no such conversation: it was never created, or has been deleted",
                 code="conversation_not_found",
             )
         return found

@@ -53,8 +53,8 @@ class Viewer:
         if not self.may(*scopes):
             wanted = " or ".join(scopes)
             raise ScopeNeeded(
-                f"this needs a key with the scope {wanted}: `agentapi keys create {self.tenant} "
-                f"--scope {scopes[0]}` makes one"
+                f"this needs a key with the scope {wanted}: create one with `agentapi keys create "
+                f"{self.tenant} --scope {scopes[0]}`"
             )
 
     @property

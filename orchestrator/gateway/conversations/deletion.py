@@ -18,7 +18,7 @@ from orchestrator.gateway.view import TenantView
 from orchestrator.gateway.view_conversations import no_conversation
 
 _MAX_WAIT: Final = 5.0
-"""Seconds, after a dead worker's lease would have expired, for a cancelled turn to stop."""
+"""Seconds for a cancelled turn to stop, in addition to the expiry of a dead worker's lease."""
 
 _PAUSE: Final = 0.2
 
@@ -47,7 +47,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
                 stopping.add(turn_id)
         if loop.time() > deadline:
             raise Conflict(
-                "a turn of the conversation is cancelled and has not stopped yet: delete the "
+                "a turn of the conversation is being cancelled but has not stopped yet: delete the "
                 "conversation again in a few seconds",
                 code="conversation_busy",
                 retry_after=2,
@@ -72,7 +72,7 @@ async def delete_turn(view: TenantView, turn: Turn) -> None:
     """
     if not await _forget(view, turn.conversation_id, turn.turn_id):
         raise Conflict(
-            "the turn has not ended: cancel it before you delete it",
+            "the turn has not ended: cancel it before deleting it",
             code="turn_not_ended",
             retry=False,
         )

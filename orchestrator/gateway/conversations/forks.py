@@ -15,7 +15,7 @@ from orchestrator.gateway.tenants.ledger import OVERHEAD
 from orchestrator.gateway.view import TenantView
 
 _STEP_BYTES: Final = 65_536
-"""Bytes that Redis copies in one step: about a millisecond, for which all others wait."""
+"""Bytes that Redis copies in one step. A step blocks all other clients for about a millisecond."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Continuation:
         )
         if not await view.gateway.conversations.fork(fork, view.tenant):
             raise Conflict(
-                "the conversation was changed while it was copied: repeat the request",
+                "the conversation changed while it was copied: repeat the request",
                 code="conversation_changed",
                 retry=True,
             )
@@ -112,15 +112,15 @@ async def turn_to_continue(view: TenantView, turn_id: str) -> Turn:
     """
     try:
         turn = await view.turn(turn_id)
-        why = None if turn.stored else "it was made with store=false, so nothing of it is kept"
+        why = None if turn.stored else "it was created with store=false and is not kept"
     except TurnNotFound:
         why = (
-            "it was never made, it was deleted or made with store=false, or it ended longer than "
+            "it was never created, was deleted, was created with store=false, or ended longer than "
             "AGENTAPI_TURN_RETENTION ago"
         )
     if why is not None:
         raise InvalidRequest(
-            f"the response to continue is not there: {why}; send the messages before in input",
+            f"the response to continue does not exist: {why}; send the earlier messages in input",
             param="previous_response_id",
             code="previous_response_not_found",
         )
@@ -133,8 +133,8 @@ async def _fork(view: TenantView, here: Continuation) -> Continuation:
     place = await history.seek(turn.turn_id)
     if place is None:
         raise InvalidRequest(
-            f"the response is {turn.status.value} and has no place in its conversation that "
-            "could be continued: wait until it is completed, or continue the one before it",
+            f"the response is {turn.status.value}, so it cannot be continued: wait until it is "
+            "completed, or continue the response before it",
             param="previous_response_id",
             code="previous_response_not_usable",
         )
@@ -142,8 +142,8 @@ async def _fork(view: TenantView, here: Continuation) -> Continuation:
     if size > limit:
         raise InvalidRequest(
             "the response is not the newest of its conversation, and the history up to it has more "
-            f"than {limit} bytes, too many to copy (AGENTAPI_GATEWAY_FORK_BYTES): continue the "
-            "newest response, or begin a conversation",
+            f"than {limit} bytes, which is too large to copy (AGENTAPI_GATEWAY_FORK_BYTES): "
+            "continue the newest response, or start a new conversation",
             param="previous_response_id",
             code="fork_too_large",
         )

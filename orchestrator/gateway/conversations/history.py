@@ -19,11 +19,11 @@ from orchestrator.gateway.conversations.records import Conversations
 
 FIRST_BYTES: Final = 16_384
 PIECE_BYTES: Final = 262_144
-"""Bytes of messages that are read and decoded in one step: a millisecond or two. Readers that may
-need only a few messages begin with the smaller number."""
+"""Bytes of messages that are read and decoded in one step, which takes one or two milliseconds.
+Readers that may need only a few messages start with the smaller number."""
 
 SCAN_MESSAGES: Final = 2_000
-"""Messages that Redis searches in one step, about a millisecond of its time."""
+"""Messages that Redis searches in one step, which takes it about a millisecond."""
 
 SCAN_BYTES: Final = 1_048_576
 """Bytes that Redis searches in one step."""

@@ -44,7 +44,7 @@ _SUMMARY: Final = (
 """Fields of a meta hash that describe a conversation in a list."""
 
 STEPS: Final = 2
-"""Steps of long reads and changes that one tenant may run at the same time."""
+"""Maximum concurrent steps of long reads and changes of one tenant."""
 
 
 class Conversations:

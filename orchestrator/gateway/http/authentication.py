@@ -17,10 +17,10 @@ from orchestrator.gateway.tenants.scopes import Scope as KeyScope
 from orchestrator.gateway.view import TenantView
 
 LOCAL_TENANT: Final = "local"
-"""The tenant of every request while no key exists."""
+"""The tenant of all requests while no key exists."""
 
 PUBLIC_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-"""Paths that need no key."""
+"""Paths that do not need a key."""
 
 
 class Authenticator:
@@ -82,7 +82,7 @@ class Authenticator:
         # Behind a proxy, someone who guesses keys has the same address as clients with a key.
         if wait and not keys.was_valid(secret):
             raise RateLimited(
-                "too many requests without a valid key: wait as `retry-after` says",
+                "too many requests without a valid key: wait as long as `retry-after` says",
                 code="too_many_wrong_keys",
                 retry_after=wait,
             )

@@ -25,7 +25,7 @@ from orchestrator.gateway.http.errors import InvalidRequest, Stopping, problem_o
 log = logging.getLogger("agentapi.gateway")
 
 _FULL: Final = Stopping(
-    "this gateway has no connection left (AGENTAPI_GATEWAY_CONNECTIONS)",
+    "this gateway has reached its limit of connections (AGENTAPI_GATEWAY_CONNECTIONS)",
     code="too_many_connections",
 )
 _MALFORMED: Final = InvalidRequest("the request is not valid HTTP", code="invalid_http")

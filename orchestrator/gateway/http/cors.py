@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 ORIGIN: Final = re.compile(r"https?://[^/\s?#@*]+|\*")
-"""An origin as browsers send it, or all of them."""
+"""An origin as browsers send it, or `*` for all origins."""
 
 _EXPOSED: Final = (
     "x-request-id",
@@ -22,7 +22,7 @@ _EXPOSED: Final = (
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
 )
-"""Headers that a page may read, besides those that browsers always show."""
+"""Headers that a page may read, in addition to those that browsers always expose."""
 
 _PREFLIGHT_AGE: Final = 600
 

@@ -33,7 +33,7 @@ log = logging.getLogger("agentapi.gateway")
 
 LONGEST_MESSAGE: Final = 2_000
 LONGEST_PARAM: Final = 200
-"""Bytes; an error may quote what the client sent."""
+"""Maximum bytes of an error: it may quote what the client sent."""
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
@@ -119,7 +119,7 @@ class Conflict(GatewayError):
 
 def too_late(turn: Turn) -> Conflict:
     """The error of a cancellation that came when the turn had ended, or had asked its client."""
-    how = turn.status.value if turn.status.ended else "complete: it asks its client"
+    how = turn.status.value if turn.status.ended else "complete: it waits for its client"
     return Conflict(
         f"the cancellation came too late: turn {turn.turn_id} is {how}; GET it for its result",
         code="cancelled_too_late",
@@ -210,8 +210,8 @@ _TURN_FAILURES: Final[Mapping[str, tuple[int, str]]] = {
     "attachment_refused": (400, _INVALID),
     "context_too_long": (400, _INVALID),
 }
-"""Status and type for the error code of a turn that failed while a request waited for it. Other
-codes are a 500."""
+"""HTTP status and error type for the error code of a turn that failed while a request waited for
+it. All other codes return 500."""
 
 
 def failure_status(code: str) -> tuple[int, str]:
@@ -305,7 +305,8 @@ def _problem_of(error: Exception) -> Problem:
                 status=500,
                 kind=_SERVER,
                 code="internal",
-                message="the gateway failed; its log has the request id of this answer",
+                message="internal error of the gateway; find the cause in its log by this "
+                "response's request id",
             )
 
 

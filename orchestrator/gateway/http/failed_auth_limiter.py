@@ -10,7 +10,7 @@ from typing import Final
 
 _MINUTE: Final = 60.0
 _MAX_PEERS: Final = 10_000
-"""Peers that are remembered. Beyond them the one that was silent longest is forgotten."""
+"""Maximum peers that are tracked. Beyond that the least recently seen peer is dropped."""
 
 
 class FailedAuthLimiter:

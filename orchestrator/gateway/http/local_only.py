@@ -59,7 +59,7 @@ def refusal(headers: Headers) -> GatewayError | None:
     """
     if proxies := sorted(name for name in headers.keys() if _is_proxy_header(name)):  # noqa: SIM118
         return Forbidden(
-            f"the request came through a proxy ({', '.join(proxies)}) and this gateway has no "
+            f"the request came through a proxy ({', '.join(proxies)}), but this gateway has no "
             f"keys: {_REMEDY}",
             code="keys_needed",
         )

@@ -25,16 +25,16 @@ class ErrorBody(BaseModel):
 _MEANING: Final = {
     400: "The request is not valid; `param` names the parameter at fault.",
     401: "The key is missing or not valid.",
-    403: "The key does not have the scope `turns`; or there are no keys, and the request came from "
-    "a web page or through a proxy.",
-    404: "The object does not exist, or is another tenant's.",
+    403: "The key lacks the scope `turns`; or no keys exist, and the request came from a web page "
+    "or through a proxy.",
+    404: "The object does not exist, or belongs to another tenant.",
     409: "The state of the conversation or turn does not allow it.",
     408: "The body arrived too slowly.",
     410: "It has expired.",
     413: "The body is too large.",
-    421: "There are no keys, and the request was not for a name of this machine.",
-    422: "The `Idempotency-Key` was used for another request.",
-    429: "A limit of the tenant is used up; `retry-after` says when to try again.",
+    421: "No keys exist, and the request was not addressed to this machine.",
+    422: "The `Idempotency-Key` was already used for a different request.",
+    429: "A limit of the tenant is exhausted; `retry-after` says when to try again.",
     500: "The gateway or the turn failed.",
     502: "The model provider refused the turn.",
     503: "Redis or the broker is out of reach, or the gateway is shutting down.",
@@ -55,7 +55,7 @@ SSE: Final[dict[str, Any]] = {
                     "data": {"type": "string", "description": "JSON."},
                     "id": {
                         "type": "string",
-                        "description": "On native routes only: where to resume.",
+                        "description": "Native routes only: the event to resume after.",
                     },
                 },
             }

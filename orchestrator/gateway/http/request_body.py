@@ -18,10 +18,11 @@ from orchestrator.gateway.http.errors import InvalidRequest, TooLarge, TooSlow
 from orchestrator.gateway.settings import GatewaySettings
 
 MAX_DEPTH: Final = 64
-"""How deep lists and objects may be nested in a body."""
+"""Maximum nesting of lists and objects in a body."""
 
 _INLINE: Final = 65_536
-"""Bytes of JSON that are decoded on the event loop. Larger bodies are decoded in a thread."""
+"""Maximum bytes of JSON that are decoded on the event loop. Larger bodies are decoded in a
+thread."""
 
 _JSON: Final = re.compile(r"application/(?:[\w.-]+\+)?json")
 
@@ -105,14 +106,14 @@ async def _refuse_other_types(request: Request) -> None:
     coded = request.headers.get("content-encoding", "identity")
     if coded != "identity":
         raise InvalidRequest(
-            f"content-encoding {coded!r} is not supported: send the body as it is",
+            f"content-encoding {coded!r} is not supported: send the body uncompressed",
             param="content-encoding",
             code="unsupported_content_encoding",
         )
     if not _JSON.fullmatch(declared.partition(";")[0].strip().lower()):
         raise InvalidRequest(
-            f"the body is sent as {declared or 'data without a content-type'!r}: send it with "
-            "content-type: application/json",
+            f"the body has the content type {declared or 'none'!r}: send it with content-type: "
+            "application/json",
             param="content-type",
             code="unsupported_content_type",
         )

@@ -22,7 +22,7 @@ log = logging.getLogger("agentapi.gateway")
 SIGN_OF_LIFE: Final = KEEPALIVE_COMMENT
 
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""Tell proxies to pass events on immediately."""
+"""Tells proxies to forward events immediately."""
 
 
 def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | None = None) -> bytes:

@@ -7,13 +7,13 @@ from typing import Final
 _TOOLS: Final = "the agent's definition has its files and tools"
 
 _NOT_SERVED: Final = {
-    "completions": "bare prompts are not served: use POST /v1/chat/completions or /v1/responses "
-    "(in LlamaIndex's OpenAILike: is_chat_model=True)",
-    "embeddings": "agents do not embed texts: ask a model provider",
-    "moderations": "the gateway does not moderate: ask a model provider",
-    "audio": "agents take text, images and files, and answer in text",
-    "images": "agents take text, images and files, and answer in text",
-    "videos": "agents take text, images and files, and answer in text",
+    "completions": "legacy completions are not supported: use POST /v1/chat/completions or "
+    "/v1/responses (in LlamaIndex's OpenAILike: is_chat_model=True)",
+    "embeddings": "the gateway does not serve embeddings: use a model provider",
+    "moderations": "the gateway does not moderate: use a model provider",
+    "audio": "agents accept text, images and files, and reply in text",
+    "images": "agents accept text, images and files, and reply in text",
+    "videos": "agents accept text, images and files, and reply in text",
     "realtime": "use POST /v1/responses with stream=true",
     "assistants": "use /v1/responses and /v1/conversations",
     "threads": "use /v1/responses and /v1/conversations",
@@ -22,10 +22,10 @@ _NOT_SERVED: Final = {
     "uploads": f"{_TOOLS}; send images and files with a message",
     "vector_stores": _TOOLS,
     "containers": _TOOLS,
-    "fine_tuning": "agents are not trained here: ask a model provider",
+    "fine_tuning": "the gateway does not train models: use a model provider",
     "evals": "the gateway does not evaluate models",
 }
-"""Routes of OpenAI's API by their first part behind /v1, and what to do instead."""
+"""Routes of OpenAI's API by their first segment after /v1, and what to use instead."""
 
 _BELOW_V1: Final = ("chat", "responses", "models")
 
@@ -43,7 +43,7 @@ def explain_path(method: str, path: str) -> tuple[str, str]:
         return "unsupported_route", f"/v1/{parts[1]} is not served: {_NOT_SERVED[parts[1]]}"
     if parts[:2] == ["openai", "deployments"]:
         return "unsupported_route", (
-            "Azure's paths are not served: use OpenAI's client with base_url http://HOST:PORT/v1"
+            "Azure's paths are not served: use the OpenAI client with base_url http://HOST:PORT/v1"
         )
     if parts[0] in _BELOW_V1:
         return "not_found", (
@@ -51,7 +51,7 @@ def explain_path(method: str, path: str) -> tuple[str, str]:
             "http://HOST:PORT/v1"
         )
     if path.endswith("/") and len(path) > 1:
-        return "not_found", f"there is no route {method} {path}: leave out the slash at the end"
+        return "not_found", f"there is no route {method} {path}: remove the trailing slash"
     return "not_found", f"there is no route {method} {path}: {served}"
 
 

@@ -24,11 +24,12 @@ class DecideCall(BaseModel):
 
     verdict: Literal["approved", "rejected"]
     reason: Annotated[
-        str | None, Field(max_length=4096, description="Why it was rejected, for the model.")
+        str | None,
+        Field(max_length=4096, description="The reason for a rejection; shown to the model."),
     ] = None
-    by: Annotated[str | None, Field(max_length=512, description="Who decided, for the record.")] = (
-        None
-    )
+    by: Annotated[
+        str | None, Field(max_length=512, description="Who decided; stored with the decision.")
+    ] = None
     arguments: Annotated[
         dict[str, Any] | None,
         Field(description="All arguments of an approved call, in place of the model's."),
@@ -37,7 +38,7 @@ class DecideCall(BaseModel):
     @model_validator(mode="after")
     def _approved(self) -> DecideCall:
         if self.arguments is not None and self.verdict != "approved":
-            raise ValueError("arguments are for an approved call only")
+            raise ValueError("arguments can only be given when the call is approved")
         return self
 
     @property
@@ -57,7 +58,7 @@ class CallOutput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    output: Annotated[str, Field(description="For the model.")]
+    output: Annotated[str, Field(description="The output; shown to the model.")]
     is_error: Annotated[bool, Field(description="Whether the call failed.")] = False
 
 
@@ -65,12 +66,14 @@ class PendingCallView(BaseModel):
     """A call that waits. Times are seconds since 1970."""
 
     call_id: str
-    turn_id: Annotated[str, Field(description="The turn itself, or one that it waits for.")]
+    turn_id: Annotated[str, Field(description="The turn itself, or a turn that it waits for.")]
     agent: str
     tool: str
     arguments: dict[str, Any]
     expires_at: float | None
-    default: Annotated[str, Field(description="The decision if nobody decides in time.")]
+    default: Annotated[
+        str, Field(description="The decision that applies if nobody decides in time.")
+    ]
     kind: Annotated[str, Field(description="What it waits for: `approval` or `client`.")]
 
 

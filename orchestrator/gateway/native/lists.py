@@ -27,11 +27,11 @@ EndStatus = Literal["completed", "failed", "cancelled"]
 Time = Annotated[float, Field(ge=0, lt=1e11)]
 """Seconds since 1970."""
 
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="The most entries.")]
-Cursor = Annotated[str, Field(description="`next` of the page before.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE, description="Maximum number of entries.")]
+Cursor = Annotated[str, Field(description="`next` of the previous page.")]
 
 MAX_WAIT: Final = 60.0
-"""Seconds that a request for ends may wait."""
+"""Maximum seconds that a request for ends may wait."""
 
 
 class WhoseTurns(BaseModel):
@@ -39,7 +39,7 @@ class WhoseTurns(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    agent: Annotated[str | None, Field(description="Agent that the turn was sent to.")] = None
+    agent: Annotated[str | None, Field(description="Agent that the turn was enqueued for.")] = None
     user: Annotated[str | None, Field(description='User of the turn; "" for none.')] = None
     conversation: Annotated[str | None, Field(description="The turn's conversation.")] = None
 
@@ -48,9 +48,11 @@ class TurnFilter(WhoseTurns):
     """Filters of turns."""
 
     status: Annotated[
-        list[Status] | None, Field(description="The turn has one of these; may be repeated.")
+        list[Status] | None, Field(description="Status of the turn; may be repeated.")
     ] = None
-    error: Annotated[str | None, Field(description="Part of the error's code or text.")] = None
+    error: Annotated[
+        str | None, Field(description="Text that the error's code or message contains.")
+    ] = None
     error_code: Annotated[str | None, Field(description="The error's code.")] = None
     since: Annotated[Time | None, Field(description="Accepted at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Accepted at this time or earlier.")] = None
@@ -88,9 +90,13 @@ class ListConversations(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    agent: Annotated[str | None, Field(description="Agent of the newest turn.")] = None
+    agent: Annotated[str | None, Field(description="Agent of the conversation's newest turn.")] = (
+        None
+    )
     user: Annotated[str | None, Field(description='User of the conversation; "" for none.')] = None
-    busy: Annotated[bool | None, Field(description="Whether turns have not ended.")] = None
+    busy: Annotated[
+        bool | None, Field(description="Whether the conversation has unfinished turns.")
+    ] = None
     since: Annotated[Time | None, Field(description="Created at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Created at this time or earlier.")] = None
     active_since: Annotated[Time | None, Field(description="Changed at this time or later.")] = None
@@ -104,14 +110,19 @@ class ListEnds(WhoseTurns):
 
     after: Annotated[
         str | None,
-        Field(description="`position` of the page before; `start` for the oldest end; else now."),
+        Field(
+            description="`position` of the previous page, or `start` for the oldest end; "
+            "defaults to now."
+        ),
     ] = None
-    since: Annotated[Time | None, Field(description="Since this time, in place of `after`.")] = None
+    since: Annotated[Time | None, Field(description="Start at this time, in place of `after`.")] = (
+        None
+    )
     status: Annotated[
         list[EndStatus] | None, Field(description="How the turn ended; may be repeated.")
     ] = None
     wait: Annotated[
-        float, Field(ge=0, le=MAX_WAIT, description="Seconds to wait for the first end.")
+        float, Field(ge=0, le=MAX_WAIT, description="Maximum seconds to wait for the first end.")
     ] = 0
     limit: Limit = 100
 
@@ -144,12 +155,12 @@ class ConversationEntry(BaseModel):
     """A conversation in a list. Times are seconds since 1970."""
 
     conversation_id: str
-    agent: Annotated[str | None, Field(description="Agent that the newest turn was sent to.")]
+    agent: Annotated[str | None, Field(description="Agent that the newest turn was enqueued for.")]
     user_id: str | None
     metadata: dict[str, Any]
     messages: int
-    turns: Annotated[int, Field(description="Turns that have run to an end.")]
-    open_turns: Annotated[int, Field(description="Turns that have not ended.")]
+    turns: Annotated[int, Field(description="Number of turns that have ended.")]
+    open_turns: Annotated[int, Field(description="Number of turns that have not ended.")]
     tokens: int
     created_at: float
     updated_at: float
@@ -167,7 +178,7 @@ class AskedCallView(PendingCallView):
     """A tool call that waits for a decision."""
 
     decide_at: Annotated[
-        str, Field(description="The turn to decide it under: POST /turns/{decide_at}/calls/…")
+        str, Field(description="The turn to use for the decision: POST /turns/{decide_at}/calls/…")
     ]
 
 
@@ -183,7 +194,7 @@ class ChangeTurns(TurnFilter):
 
     model_config = ConfigDict(strict=True)
 
-    dry_run: Annotated[bool, Field(description="Change nothing; say what would change.")] = False
+    dry_run: Annotated[bool, Field(description="Change nothing; return what would change.")] = False
     limit: Limit = 100
 
 

@@ -29,12 +29,14 @@ class ForkTurn(BaseModel):
 
     step: Annotated[
         int,
-        Field(ge=0, description="How many of its steps to take over; its timeline counts them."),
+        Field(ge=0, description="Number of its steps to copy, as counted in its timeline."),
     ] = 0
     message: Annotated[
-        str | None, Field(min_length=1, description="What the user says instead.")
+        str | None, Field(min_length=1, description="The message to send instead.")
     ] = None
-    by: Annotated[str | None, Field(max_length=512, description="Who asks, for the record.")] = None
+    by: Annotated[
+        str | None, Field(max_length=512, description="Who asks; stored with the new turn.")
+    ] = None
 
 
 @router.get("/turns/{turn_id}/timeline", responses=errors(404))

@@ -50,7 +50,7 @@ class ClientToolBody(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: str = ""
     parameters: Annotated[
-        dict[str, Any], Field(description="JSON schema of the arguments, an object.")
+        dict[str, Any], Field(description="JSON schema of the arguments: an object.")
     ] = {}
     strict: bool = False
 
@@ -65,15 +65,15 @@ class CreateTurn(BaseModel):
     user_id: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     metadata: dict[str, Any] | None = None
     stream: Annotated[
-        bool, Field(description="Whether the turn's events include the text as it arrives.")
+        bool, Field(description="Whether the turn's events include text as it is generated.")
     ] = False
     on_busy: Annotated[
         Literal["enqueue", "reject", "interrupt", "replace", "merge", "steer"] | None,
-        Field(description="What to do if the conversation has turns that have not ended."),
+        Field(description="What to do if the conversation has unfinished turns."),
     ] = None
     on_abort: Annotated[
         Literal["drop", "keep"] | None,
-        Field(description="What a turn that is cancelled or fails leaves in the history."),
+        Field(description="What the turn leaves in the history if it is cancelled or fails."),
     ] = None
     deadline: Annotated[
         float | None,
@@ -81,12 +81,15 @@ class CreateTurn(BaseModel):
     ] = None
     context: Annotated[
         dict[str, Any] | None,
-        Field(description="For the agent's prompts, tools and hooks; of its context_type."),
+        Field(
+            description="Context for the agent's prompts, tools and hooks: a value of its "
+            "context_type."
+        ),
     ] = None
 
     client_tools: Annotated[
         list[ClientToolBody] | None,
-        Field(max_length=MAX_CLIENT_TOOLS, description="Functions that the caller runs itself."),
+        Field(max_length=MAX_CLIENT_TOOLS, description="Functions that the client runs itself."),
     ] = None
 
 
@@ -128,8 +131,8 @@ class TurnView(BaseModel):
     finish_reason: Annotated[
         str | None,
         Field(
-            description="Why the model stopped: stop, length, content_filter or refusal; null "
-            "until the turn has completed."
+            description="Why the model stopped: stop, length, content_filter or refusal. Null "
+            "until the turn is completed."
         ),
     ]
     error: TurnFault | None
@@ -252,7 +255,12 @@ async def turn_events(
         str | None, Header(description="Number of the last event already seen.")
     ] = None,
     after: Annotated[
-        int | None, Query(ge=-1, le=2**53, description="The same, for clients without headers.")
+        int | None,
+        Query(
+            ge=-1,
+            le=2**53,
+            description="The same as Last-Event-ID, for clients that cannot set headers.",
+        ),
     ] = None,
 ) -> Response:
     """The turn's events, past and future, until the one that ends it."""

@@ -13,7 +13,7 @@ from orchestrator.gateway.http.request_body import StrictRoute
 router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 _WAIT: Final = 2.0
-"""Seconds to wait for turns that run: the request holds a thread."""
+"""Maximum seconds to wait for running turns: the request occupies a thread."""
 
 
 class ForgetUser(BaseModel):
@@ -22,17 +22,18 @@ class ForgetUser(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user: Annotated[str, Field(min_length=1, description="The user's id.")]
-    dry_run: Annotated[bool, Field(description="Change nothing, and count.")] = False
+    dry_run: Annotated[bool, Field(description="Change nothing; only count.")] = False
 
 
 class Forgotten(BaseModel):
     """What was deleted; after a dry run, what would be."""
 
-    conversations: Annotated[int, Field(description="Those that the user has begun.")]
+    conversations: Annotated[int, Field(description="Conversations that the user began.")]
     turns: int
     messages: int
     left: Annotated[
-        list[str], Field(description="Turns that were cancelled and still run: repeat the call.")
+        list[str],
+        Field(description="Turns that are cancelled but still running: repeat the request."),
     ]
     dry_run: bool
 

@@ -132,8 +132,8 @@ def rounds(entries: Sequence[Entry]) -> list[Entry]:
                 at = _round_of(found, entry.id)
                 if at is None:
                     raise InvalidRequest(
-                        f"{entry.place} is the output of call {entry.id!r}, which is not in the "
-                        "request and does not wait: send the call before its output",
+                        f"{entry.place} is the output of call {entry.id!r}, which is neither in "
+                        "the request nor waiting: send the call before its output",
                         param=entry.place,
                         code="call_not_found",
                     )
@@ -142,8 +142,8 @@ def rounds(entries: Sequence[Entry]) -> list[Entry]:
                     found[at] = replace(known, outputs={**known.outputs, entry.id: entry.text})
             case ApprovalDecision():
                 raise InvalidRequest(
-                    f"{entry.place} answers a request for approval that does not wait: it was "
-                    "decided, or its response is no longer kept",
+                    f"{entry.place} answers an approval request that is not waiting: it was "
+                    "decided, or its response is no longer stored",
                     param=entry.place,
                     code="approval_not_pending",
                 )
@@ -346,8 +346,7 @@ def _refuse_other_verdicts(turn: Turn, answered: Answered) -> None:
             if given is not None and given.approve != approved:
                 before = "approved" if approved else "rejected"
                 raise Conflict(
-                    f"{given.place} decides about a call that was {before} before: a decision is "
-                    "final",
+                    f"{given.place} decides a call that was already {before}: a decision is final",
                     code="call_not_pending",
                     retry=False,
                 )
@@ -405,8 +404,8 @@ async def _say(view: TenantView, turn: Turn, part: int, then: Sequence[InputMess
     for number, message in enumerate(then):
         if message.attached:
             raise InvalidRequest(
-                "a message that follows outputs of functions may not have images and files: send "
-                "it with the next request",
+                "a message that follows function outputs cannot contain images or files: send it "
+                "with the next request",
                 param="input",
             )
         await accept(
@@ -432,7 +431,7 @@ def refuse_unanswered(named: bool, entries: Sequence[Entry]) -> None:
     given = [e for e in entries if isinstance(e, FunctionOutput | ApprovalDecision)]
     if named and given:
         raise Conflict(
-            f"{given[-1].place} answers a call that does not wait: it was answered, its time is "
+            f"{given[-1].place} answers a call that is not waiting: it was answered, its time is "
             "up, or its turn has ended",
             code="call_not_pending",
             retry=False,

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=S
     responses={
         200: {
             "model": ChatObject,
-            "description": "The completion; its chunks when it is streamed.",
+            "description": "The completion, or its chunks if it is streamed.",
             "content": SSE["content"],
         },
         **errors(404, 409, 422, 502, 504),

@@ -128,8 +128,8 @@ async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any
         calls = isinstance(message, AssistantMessage) and message.tool_calls
         if calls or message.turn_id is None:
             raise InvalidRequest(
-                "the item belongs to a tool call, whose parts cannot be deleted one by one: delete "
-                "the conversation, or keep the item",
+                "the item is part of a tool call and cannot be deleted alone: delete the "
+                "conversation, or keep the item",
                 param="item_id",
             )
         # Fails if the removal of another message has just moved this one: then find it again.

@@ -45,7 +45,7 @@ from orchestrator.results import raise_if_failed
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
 ESTIMATE: Final = "x-agentapi-estimate"
-"""The response header that says so of a count: only a provider counts its own tokens."""
+"""The response header that marks a token count as an estimate: only providers count exactly."""
 
 Said = Annotated[
     str | list[dict[str, Any]] | None, Field(description="Text or items, as in `/v1/responses`.")
@@ -65,9 +65,7 @@ class CountTokens(OpenAIRequest):
     text: TextOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
-    tools: Annotated[Tools | None, Field(description="Counted as far as they are functions.")] = (
-        None
-    )
+    tools: Annotated[Tools | None, Field(description="Only functions are counted.")] = None
     tool_choice: Annotated[Choice | None, Field(description="Changes nothing.")] = None
     parallel_tool_calls: Annotated[bool | None, Field(description="Changes nothing.")] = None
 
@@ -75,7 +73,9 @@ class CountTokens(OpenAIRequest):
 class CompactConversation(CacheOptions):
     """Body of ``POST /v1/responses/compact``."""
 
-    model: Annotated[str, Field(min_length=1, description="The agent whose model summarises.")]
+    model: Annotated[
+        str, Field(min_length=1, description="The agent whose model writes the summary.")
+    ]
     input: Said = None
     instructions: Annotated[str | None, Field(description="Ignored.")] = None
     previous_response_id: str | None = None
@@ -123,8 +123,8 @@ async def compact_conversation(body: CompactConversation, view: View) -> OrjsonR
     text, limit = transcript("", messages), view.gateway.settings.max_message_bytes
     if len(text.encode()) > limit:
         raise InvalidRequest(
-            f"there is more to compact than fits into one request to the model: {limit} bytes "
-            "(AGENTAPI_MAX_MESSAGE_BYTES); compact the older part first",
+            f"the input to compact is larger than one request to the model, {limit} bytes "
+            "(AGENTAPI_MAX_MESSAGE_BYTES): compact the older part first",
             param="input",
         )
     operation, idle = uuid.uuid4().hex, view.gateway.settings.unstored_retention
@@ -186,7 +186,8 @@ async def _history(view: TenantView, internal: str, turn_id: str | None) -> Sequ
         place = await history.seek(turn_id)
         if place is None:
             raise InvalidRequest(
-                "the response has no place in its conversation: wait until it is completed",
+                "the response is not part of its conversation's history yet: wait until it is "
+                "completed",
                 param="previous_response_id",
                 code="previous_response_not_usable",
             )

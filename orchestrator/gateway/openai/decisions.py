@@ -14,7 +14,7 @@ from orchestrator.gateway.http.errors import InvalidRequest, UnsupportedParamete
 from orchestrator.gateway.openai.request_options import Asked, without
 
 IGNORED: Final = "x-agentapi-ignored"
-"""The response header that names the parameters which did not count."""
+"""The response header that lists the ignored parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def _decide(known: AcceptedRequests, agent: str, asked: Asked) -> Decided:
     except RequestRefused as refusal:
         param = names.get(refusal.names[0], refusal.names[0])
         raise UnsupportedParameter(
-            f"{param} is not supported: the definition of agent {agent!r} decides it; leave it out",
+            f"{param} is not supported: the definition of agent {agent!r} decides it; omit it",
             param=param,
         ) from None
     except InvalidInput as error:

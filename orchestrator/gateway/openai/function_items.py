@@ -16,7 +16,7 @@ from orchestrator.gateway.ids import new_message_key
 
 _LONGEST_ID: Final = 256
 _KEPT_ID: Final = 40
-"""Characters; providers refuse longer ids."""
+"""Maximum characters of an id; providers refuse longer ones."""
 
 _TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 

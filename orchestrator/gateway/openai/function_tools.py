@@ -18,7 +18,7 @@ Tools = Annotated[
     list[dict[str, Any]],
     Field(
         max_length=129,
-        description="Functions that the client calls, beside the agent's own tools.",
+        description="Functions that the client runs, in addition to the agent's own tools.",
     ),
 ]
 Choice = Annotated[
@@ -72,7 +72,7 @@ def tools_of(
     if not found:
         if mode is ToolChoice.REQUIRED:
             raise InvalidRequest(
-                "tool_choice demands a call, but the request brings no functions: the agent "
+                "tool_choice requires a call, but the request has no functions: only the agent "
                 "decides about its own tools",
                 param="tool_choice",
             )
@@ -106,7 +106,7 @@ def _own_tools(tool: Mapping[str, Any], place: str) -> bool:
     """Read what a request says about the agent's own tools; whether others approve their calls."""
     if tool.get("server_label") != SERVER_LABEL:
         raise UnsupportedParameter(
-            f"{place} is an MCP server: the agent's definition names those that it uses. The "
+            f"{place} is an MCP server: the agent's definition names its MCP servers. The "
             f"server_label {SERVER_LABEL!r} stands for the agent's own tools",
             param=f"{place}.server_label",
         )
@@ -118,7 +118,7 @@ def _own_tools(tool: Mapping[str, Any], place: str) -> bool:
         case _:
             raise UnsupportedParameter(
                 f"{place}.require_approval: expected 'always' (this client decides) or 'never' "
-                "(others decide); the agent's definition says which calls need an approval",
+                "(others decide); the agent's definition says which calls need approval",
                 param=f"{place}.require_approval",
             )
 
@@ -127,8 +127,8 @@ def _function(tool: Mapping[str, Any], place: str, *, nested: bool) -> ClientToo
     kind = tool.get("type")
     if kind != "function":
         raise UnsupportedParameter(
-            f"{place} is a tool of type {kind!r}: a request may bring functions; the agent's "
-            "definition has everything else",
+            f"{place} is a tool of type {kind!r}: a request can only contain functions; all other "
+            "tools belong in the agent's definition",
             param=f"{place}.type",
         )
     fields: Any = tool.get("function") if nested else tool
@@ -137,7 +137,7 @@ def _function(tool: Mapping[str, Any], place: str, *, nested: bool) -> ClientToo
     for name, value in fields.items():
         if name not in _FUNCTION_FIELDS and value is not None:
             raise UnsupportedParameter(
-                f"{place}.{name} is not supported: leave it out", param=f"{place}.{name}"
+                f"{place}.{name} is not supported: omit it", param=f"{place}.{name}"
             )
     parameters = fields.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):

@@ -165,7 +165,7 @@ def _as_given(entries: Sequence[Entry]) -> Iterator[Message]:
             case Reference():
                 raise NotFound(
                     f"{entry.place}: there is no item {entry.id!r}: it was deleted, or its "
-                    "response is no longer kept; send the item itself",
+                    "response is no longer stored; send the item itself",
                     param=entry.place,
                     code="item_not_found",
                 )

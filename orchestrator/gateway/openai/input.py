@@ -35,7 +35,7 @@ _CHAT_FIELDS: Final = frozenset(
     {"role", "content", "refusal", "annotations", "name", "tool_calls", "tool_call_id"}
 )
 _NOTHING: Final[tuple[Any, ...]] = (None, [], {})
-"""Values of fields that say nothing, as clients send back what they got."""
+"""Field values without meaning: clients send back fields that they received."""
 
 _CALL_FIELDS: Final = frozenset(
     {"type", "id", "name", "server_label", "arguments", "output", "error", "status"}
@@ -75,8 +75,8 @@ class InputMessage:
         """
         if self.attached:
             raise UnsupportedParameter(
-                "only the message to be answered may have images and files: send it as a turn of "
-                "the conversation",
+                "only the message to answer may contain images and files: send it as a turn of the "
+                "conversation",
                 param="input",
             )
         if self.role == "user":
@@ -127,7 +127,7 @@ Entry: TypeAlias = (
     | ApprovalDecision
     | FunctionRound
 )
-"""An entry of a request's input, besides its instructions."""
+"""An entry of a request's input that is not an instruction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,9 +145,9 @@ class Input:
         """
         if self.instructions:
             raise UnsupportedParameter(
-                f"{self.instructions[0].place} is a message of the system: a conversation has "
-                f"none. Send it with the request that starts a turn (`instructions`, or a message "
-                "of the system)",
+                f"{self.instructions[0].place} is a system message, which a conversation cannot "
+                "contain. Send it with the request that starts a turn (`instructions`, or a system "
+                "message)",
                 param=param,
             )
         return self.entries
@@ -196,7 +196,7 @@ def from_items(items: Sequence[Any], name: str) -> Input:
                 entries.append(_summary(fields, place))
             case kind:
                 raise UnsupportedParameter(
-                    f"{place} is an item of type {kind!r}: an agent takes messages, and the items "
+                    f"{place} is an item of type {kind!r}: an agent accepts messages and the items "
                     "of its own responses",
                     param=f"{place}.type",
                 )
@@ -247,8 +247,8 @@ def split(
     done = done and isinstance(since[-1], FunctionRound | GivenCall)
     if message is None or (since and not done):
         raise InvalidRequest(
-            f"{param} must end with a message of the user, which the agent answers, or with the "
-            "outputs of functions that it called",
+            f"{param} must end with a user message for the agent to answer, or with the outputs of "
+            "functions that it called",
             param=param,
         )
     return entries[:at], message, since
@@ -271,7 +271,7 @@ def _refuse_others(fields: Mapping[str, Any], known: frozenset[str], place: str)
     for name, value in fields.items():
         if name not in known and value not in _NOTHING:
             raise UnsupportedParameter(
-                f"{place}.{name} is not supported: leave it out", param=f"{place}.{name}"
+                f"{place}.{name} is not supported: omit it", param=f"{place}.{name}"
             )
 
 
@@ -359,7 +359,7 @@ def _content(
             continue
         if not _is_text_part(fields.get("type"), role):
             raise UnsupportedParameter(
-                f"{where} is a part of type {fields.get('type')!r}: an agent takes text, and "
+                f"{where} is a part of type {fields.get('type')!r}: an agent accepts text, and "
                 "images and files from the user",
                 param=f"{where}.type",
             )

@@ -32,7 +32,7 @@ from orchestrator.gateway.openai.endings import is_cut
 
 SERVER_LABEL: Final = "agentapi"
 """The agent's own tools run in the workers. Clients see them as calls to a remote MCP server. A
-`function_call` item is a call that the client makes."""
+`function_call` item is a call that the client runs."""
 
 _SUMMARY: Final = "agentapi:1:"
 

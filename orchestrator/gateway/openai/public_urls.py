@@ -20,8 +20,8 @@ _LOCAL_NAMES: Final = (
     "metadata",
     "svc",
 )
-"""Suffixes of names that mean another host in each network: this machine, a cloud's metadata,
-services of a cluster."""
+"""Suffixes of host names that resolve differently in each network: this machine, a cloud's
+metadata, services of a cluster."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = IPv6Network("::/96")

@@ -36,16 +36,16 @@ _BOTH: Final[Mapping[str, tuple[Any, ...]]] = {
 }
 
 _REASONS: Final[Mapping[str, str]] = {
-    "access_programs": "agents have no such programs",
-    "audio": "agents answer in text",
-    "background_options": "a background response runs as soon as a worker is free",
-    "context_management": "the agent's definition decides how much history its model gets",
+    "access_programs": "agents do not use this feature",
+    "audio": "agents reply in text",
+    "background_options": "a background response starts as soon as a worker is free",
+    "context_management": "the agent's definition decides how much history its model receives",
     "function_call": "the agent's definition has its tools",
     "functions": "the agent's definition has its tools",
-    "image": "agents answer in text",
+    "image": "agents reply in text",
     "logprobs": "the gateway has no log probabilities",
     "max_tool_calls": "the agent's definition limits its steps",
-    "modalities": "agents answer in text",
+    "modalities": "agents reply in text",
     "moderation": "the gateway does not moderate",
     "n": "an agent gives one answer",
     "prompt": "the gateway has no stored prompts",
@@ -60,8 +60,7 @@ class OpenAIRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """OpenAI's parameters that the gateway does not support, with the values that change
-    nothing."""
+    """OpenAI's parameters that the gateway does not support, with values that have no effect."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +78,7 @@ class OpenAIRequest(BaseModel):
             elif value is not None and not _is_one_of(value, cls.unsupported[name]):
                 reason = _REASONS.get(name, "it is part of the agent's definition")
                 raise UnsupportedParameter(
-                    f"{name} is not supported: {reason}; leave it out", param=name
+                    f"{name} is not supported: {reason}; omit it", param=name
                 )
         return kept
 
@@ -133,10 +132,10 @@ class CreateResponse(_Sampled):
     model: Annotated[str, Field(min_length=1, description="Name of an agent.")]
     input: Annotated[
         str | Annotated[list[dict[str, Any]], Field(min_length=1)],
-        Field(description="Text, or items: messages, and items that the gateway gave."),
+        Field(description="Text, or items: messages, and items that the gateway returned."),
     ]
     instructions: Annotated[
-        str | None, Field(description="As the agent's policy says: behind its own prompt.")
+        str | None, Field(description="If the agent's policy allows: added after its own prompt.")
     ] = None
     conversation: str | ConversationRef | None = None
     previous_response_id: str | None = None
@@ -144,17 +143,18 @@ class CreateResponse(_Sampled):
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     store: Annotated[
-        bool | None, Field(description="`false`: nothing of the turn is kept once it was read.")
+        bool | None,
+        Field(description="`false`: nothing of the turn is kept once its result was read."),
     ] = None
     include: Annotated[
-        list[Include] | None, Field(description="Nothing of it exists here, so nothing is added.")
+        list[Include] | None, Field(description="Accepted for compatibility; adds nothing.")
     ] = None
     max_output_tokens: Limit | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
     truncation: Annotated[
         Literal["auto", "disabled"] | None,
-        Field(description="Ignored if `auto`: the agent's window decides."),
+        Field(description="`auto` is ignored: the agent's window decides."),
     ] = None
     metadata: Metadata | None = None
     user: UserId | None = None
@@ -181,13 +181,13 @@ class CreateResponse(_Sampled):
     def _check_exclusive(self) -> CreateResponse:
         if self.conversation is not None and self.previous_response_id is not None:
             raise InvalidRequest(
-                "conversation and previous_response_id exclude each other",
+                "conversation and previous_response_id cannot be combined",
                 param="previous_response_id",
                 code="mutually_exclusive_parameters",
             )
         if self.background and self.store is False:
             raise InvalidRequest(
-                "background=true needs store=true: somebody must be able to read the result later",
+                "background=true needs store=true, so that the result can be read later",
                 param="store",
                 code="mutually_exclusive_parameters",
             )
@@ -214,7 +214,8 @@ class CreateChat(_Sampled):
     stream: bool | None = None
     stream_options: ChatStreamOptions | None = None
     store: Annotated[
-        bool | None, Field(description="`false`: nothing of the turn is kept once it was read.")
+        bool | None,
+        Field(description="`false`: nothing of the turn is kept once its result was read."),
     ] = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
@@ -222,7 +223,7 @@ class CreateChat(_Sampled):
     max_completion_tokens: Limit | None = None
     max_tokens: Limit | None = None
     prediction: Annotated[
-        dict[str, Any] | None, Field(description="Ignored: it would only save time.")
+        dict[str, Any] | None, Field(description="Ignored: it is only an optimisation.")
     ] = None
     reasoning_effort: Effort | None = None
     response_format: ChatFormat | None = None

@@ -40,7 +40,7 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
 }
-"""OpenAI's default values: clients send them without meaning anything by it."""
+"""OpenAI's default values, which clients often send without intent."""
 
 
 _ANY_TEXT: Final = TextOptions()

@@ -44,14 +44,14 @@ from orchestrator.results import raise_if_failed
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
 _CANCEL_MARGIN = 2.0
-"""Seconds to wait for a cancellation beyond the workers' heartbeat."""
+"""Seconds to wait for a cancellation, in addition to the workers' heartbeat."""
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Annotated[Literal["asc", "desc"], Query()]
 After = Annotated[str | None, Query()]
 Include = Annotated[
     list[Includable] | None,
-    Query(alias="include[]", description="Nothing of it exists here, so nothing is added."),
+    Query(alias="include[]", description="Accepted for compatibility; adds nothing."),
 ]
 
 _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
@@ -126,7 +126,7 @@ async def cancel_response(response: str, view: View) -> dict[str, Any]:
     part = await read_part(view, turn, part_of(response))
     if not part.labels.background:
         raise InvalidRequest(
-            "only a response made with background=true can be cancelled; POST "
+            "only a response created with background=true can be cancelled; POST "
             f"/turns/{turn.turn_id}/cancel cancels any turn",
             param="response_id",
             code="not_background",

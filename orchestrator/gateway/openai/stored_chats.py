@@ -29,7 +29,7 @@ from orchestrator.gateway.view import TenantView
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=StrictRoute)
 
 MOST_SEARCHED: Final = 1_000
-"""Completions that one request looks at, whatever its filters leave of them."""
+"""Maximum completions that one request examines, however many match its filters."""
 
 _METADATA = re.compile(r"metadata\[(.{1,64})\]")
 
@@ -55,7 +55,7 @@ async def list_chats(
     after: After = None,
     limit: Limit = 20,
     order: Order = "asc",
-    model: Annotated[str | None, Query(description="Only this agent's.")] = None,
+    model: Annotated[str | None, Query(description="Only completions of this agent.")] = None,
 ) -> dict[str, Any]:
     """List stored chat completions. `metadata[NAME]=VALUE` selects some of them."""
     wanted = {
@@ -167,8 +167,8 @@ async def _stored(view: TenantView, completion: str) -> Turn:
 
 def _missing(completion: str) -> NotFound:
     return NotFound(
-        f"there is no stored chat completion {completion!r}: it was made without store=true, "
-        "it was deleted, or it ended longer than AGENTAPI_TURN_RETENTION ago",
+        f"there is no stored chat completion {completion!r}: it was created without store=true, "
+        "was deleted, or ended longer than AGENTAPI_TURN_RETENTION ago",
         code="chat_completion_not_found",
     )
 

@@ -40,8 +40,8 @@ async def response_stream(
         # Not an event of the response: it repeats the sequence number to resume from.
         last = max(after, stream.sequence)
         message = (
-            f"{why}; the response goes on: GET /v1/responses/{response_id(turn.turn_id, number)}"
-            f"?stream=true&starting_after={last}"
+            f"{why}; the response continues: GET "
+            f"/v1/responses/{response_id(turn.turn_id, number)}?stream=true&starting_after={last}"
         )
         data = {
             "type": "error",
@@ -134,7 +134,7 @@ def _told(event: Event) -> bytes:
 
 
 def _where(turn: Turn) -> str:
-    return f"the turn goes on: GET /v1/responses/{response_id(turn.turn_id)} has its reply"
+    return f"the turn continues: read its reply with GET /v1/responses/{response_id(turn.turn_id)}"
 
 
 def _error(code: str, message: str) -> dict[str, Any]:

@@ -218,7 +218,7 @@ async def _destination(
     if before and await not_in(view, internal, before):
         raise InvalidRequest(
             "the conversation already has the earlier messages: input must be the user's new "
-            "message; POST /v1/conversations/{id}/items adds others",
+            "message; add others with POST /v1/conversations/{id}/items",
             param="input",
         )
     return destination
@@ -316,7 +316,7 @@ async def wait_for_end(view: TenantView, made: Enqueued, key: str | None) -> Par
     if part.status.ended:
         return part
     response = response_id(made.turn_id, made.part)
-    where = f"the turn goes on: GET /v1/responses/{response} has its result"
+    where = f"the turn continues: read its result with GET /v1/responses/{response}"
     if view.gateway.follower.stopping:
         # With a key, a repeat finds this turn. Without one, it would start another.
         raise Stopping(f"the gateway is shutting down; {where}", retry=key is not None)

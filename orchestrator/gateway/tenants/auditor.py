@@ -13,10 +13,10 @@ PAUSE: Final = 10.0
 """Seconds between two audits."""
 
 AGE: Final = 300_000
-"""Milliseconds after an audit for which a conversation is not audited again."""
+"""Milliseconds after an audit during which a conversation is not audited again."""
 
 MAX_CONVERSATIONS: Final = 100
-"""Conversations of a tenant in one audit."""
+"""Maximum conversations of a tenant in one audit."""
 
 
 class Auditor:

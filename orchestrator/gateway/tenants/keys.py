@@ -21,14 +21,15 @@ KEYS: Final = "agentapi:gateway:keys"
 """Hash: SHA-256 of a key -> its record. A plain hash suffices, since a key has 256 random bits."""
 
 CONSOLE_KEYS: Final = "agentapi:gateway:console-keys"
-"""The same for keys without the scope `turns`. Releases without scopes do not look here, so that no
-gateway of theirs takes such a key for one that may do everything."""
+"""The same for keys without the scope `turns`. Releases without scopes do not read this hash, so
+their gateways never treat such a key as one that allows everything."""
 
 KEYED: Final = "agentapi:gateway:keyed"
-"""Records that keys were created. Even if the hash is lost, the gateway must not open."""
+"""Records that keys have been created. Even if the hash is lost, the gateway must not become
+open."""
 
 _MAX_VALID: Final = 4_096
-"""Hashes of valid keys that a process remembers."""
+"""Maximum hashes of valid keys that a process caches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

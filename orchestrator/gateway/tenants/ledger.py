@@ -27,22 +27,22 @@ from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.tenants.scripts import SCRIPTS
 
 OVERHEAD: Final = 512
-"""Bytes that a conversation or a turn counts besides its content."""
+"""Bytes that a conversation or a turn counts in addition to its content."""
 
 _IN_FLIGHT: Final = frozenset(
     status.value.encode() for status in TurnStatus if status not in TERMINAL
 )
 
 _MAX_ENQUEUE: Final = 60_000
-"""Milliseconds that accepting a turn may take. A turn that was admitted earlier and is not in Redis
+"""Maximum milliseconds for accepting a turn. A turn that was admitted earlier and is not in Redis
 was never accepted."""
 
 _MAX_AUDIT: Final = 200
-"""Conversations in one audit."""
+"""Maximum conversations in one audit."""
 
 _SETTLED: Final = 60_000
-"""Milliseconds after which a conversation may be audited: what a request has counted is written by
-then."""
+"""Milliseconds after which a conversation may be audited. By then, everything that a request
+counted has been written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +108,7 @@ class Ledger:
         if reply[0] == b"full":
             raise RateLimited(
                 f"{in_flight} turns of this key's tenant have not ended: wait for some of them, or "
-                "have AGENTAPI_GATEWAY_TURNS_IN_FLIGHT raised; nothing was accepted",
+                "ask an operator to raise AGENTAPI_GATEWAY_TURNS_IN_FLIGHT; nothing was accepted",
                 code="turns_in_flight_exceeded",
                 retry_after=1,
             )
@@ -227,8 +227,8 @@ class Ledger:
     def _no_room(self) -> RateLimited:
         limit = self._settings.gateway_stored_bytes
         return RateLimited(
-            f"conversations and turns of this key's tenant use {limit} bytes: delete some, or "
-            "have AGENTAPI_GATEWAY_STORED_BYTES raised; nothing was accepted",
+            f"conversations and turns of this key's tenant use {limit} bytes: delete some, or ask "
+            "an operator to raise AGENTAPI_GATEWAY_STORED_BYTES; nothing was accepted",
             code="stored_bytes_exceeded",
             retry=False,
         )

@@ -8,7 +8,7 @@ from typing import Final
 PREFIX: Final = "gw"
 
 TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a tenant may be called."""
+"""A valid tenant name."""
 
 _INTERNAL: Final = re.compile(rf"\b{PREFIX}:{TENANT.pattern}:")
 

@@ -61,8 +61,8 @@ class RateLimiter:
         if allowed:
             return allowance, None
         refusal = RateLimited(
-            f"more than {limit} requests per minute: wait as `retry-after` says, or have "
-            "AGENTAPI_GATEWAY_REQUESTS_PER_MINUTE raised",
+            f"more than {limit} requests per minute: wait as long as `retry-after` says, or ask an "
+            "operator to raise AGENTAPI_GATEWAY_REQUESTS_PER_MINUTE",
             retry_after=wait / 1000,
         )
         # Returned, not raised: the refusal's headers need the allowance.

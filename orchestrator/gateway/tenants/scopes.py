@@ -27,7 +27,7 @@ class Scope(StrEnum):
 
 
 DEFAULT: Final = frozenset({Scope.TURNS})
-"""What a key allows that was created without scopes, also by an earlier release."""
+"""The scopes of a key that was created without scopes, for example by an earlier release."""
 
 CONSOLE: Final = frozenset({Scope.READ, Scope.CONTENT, Scope.OPERATE})
 """Scopes that open the console."""

@@ -36,9 +36,9 @@ class StreamSlots:
         taken = self._taken.get(tenant, 0)
         if self._limit and taken >= self._limit:
             raise RateLimited(
-                f"{taken} streams and waiting requests of this key's tenant are open: end some, "
-                "use background=true, or have AGENTAPI_GATEWAY_STREAMS raised; nothing was "
-                "accepted",
+                f"{taken} streams and waiting requests of this key's tenant are open: close some, "
+                "use background=true, or ask an operator to raise AGENTAPI_GATEWAY_STREAMS; "
+                "nothing was accepted",
                 code="streams_exceeded",
                 retry_after=1,
             )

@@ -26,7 +26,7 @@ def _copy_id(on_sqlite: bool) -> sa.Column[Any]:
 
 
 def upgrade() -> None:
-    """Make the tables of the first release."""
+    """Create the tables of the first release."""
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     text: Any = sa.Text() if on_sqlite else sa.Text(collation="C")
     json: Any = sa.Text() if on_sqlite else postgresql.JSON()
