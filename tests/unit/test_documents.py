@@ -148,17 +148,10 @@ def test_every_file_that_the_documents_name_is_there() -> None:
 
 
 MARKS_OF_TRANSLATION = re.compile(r"\bfor ever\b|\bin passing\b|\banew\b|^Of \w|\. Of \w", re.M)
-OTHERS = ("gateway.md", "protocol.md")
-"""Pages that are not in this style yet."""
 
 
 @pytest.mark.parametrize(
-    "page",
-    [
-        *ROOT.glob("*.md"),
-        *(page for page in (ROOT / "docs").rglob("*.md") if page.name not in OTHERS),
-    ],
-    ids=lambda page: page.name,
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name
 )
 def test_pages_are_in_plain_english(page: Path) -> None:
     assert MARKS_OF_TRANSLATION.findall(page.read_text()) == []
