@@ -1,4 +1,4 @@
-"""Signals of the runtime: a turn leaves the code that runs it, and has not ended.
+"""Signals of the runtime: a turn leaves the code that runs it without having ended.
 
 They are not errors of the caller, so they do not inherit from `AgentAPIError`: code that turns
 errors into a failed turn (`except AgentAPIError`) must let them pass.
@@ -32,7 +32,7 @@ class TurnParked(RuntimeSignal):
         delay: Seconds until it continues.
         failures: How many times the model call has failed so far with errors worth a retry.
         lasted: Seconds since the first of these failures; None without one.
-        kind: What kind of thing it waits for.
+        kind: The kind of what it waits for.
         names: Names of what it waits for.
     """
 

@@ -69,7 +69,7 @@ def end_process(name: str) -> NoReturn:
     log.critical(line("process.ends", service=name, code=EXIT_CODE))
     for handler in logging.getLogger().handlers:
         handler.flush()
-    # Not `sys.exit`: it would end only this thread, and a regular exit waits for threads that hang.
+    # Not `sys.exit`: it would end only this thread, and a regular exit would wait for hung threads.
     os._exit(EXIT_CODE)
 
 
@@ -138,7 +138,7 @@ class Service:
             in_a_row = self._in_a_row
             self._last_error = type(error).__name__
         self._log(error)
-        # Called without the lock: `fatal` is somebody else's code and may ask for the status.
+        # Called without the lock: `fatal` is the caller's code and may ask for the status.
         if in_a_row >= MAX_FAILURES and self._fatal is not None:
             self._fatal(self.name)
         # The exponent is bounded too: a float overflows after about a thousand failures.
@@ -170,7 +170,7 @@ class _Returned(RuntimeError):
 
 
 class ThreadService(Service):
-    """Background work in a thread of its own."""
+    """Background work in its own thread."""
 
     def __init__(
         self, name: str, work: Callable[[Service], None], fatal: Callable[[str], object] | None
@@ -294,7 +294,7 @@ class Supervisor:
         return self._add(TaskService(name, work, self._fatal))
 
     def watched(self, name: str) -> Service:
-        """A service that somebody else runs, and that calls `progress` and `failed` itself."""
+        """A service that other code runs, and that calls `progress` and `failed` itself."""
         return self._add(Service(name, self._fatal))
 
     def status(self) -> list[ServiceStatus]:

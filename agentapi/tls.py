@@ -1,4 +1,4 @@
-"""TLS to Redis and RabbitMQ: what the settings mean for the clients, and what errors mean."""
+"""TLS to Redis and RabbitMQ: client options from the settings, and explanations of errors."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _scheme(url: str) -> str:
 
 
 def redis_options(settings: Settings) -> dict[str, Any]:
-    """What redis-py and kombu need for a connection to Redis with TLS.
+    """The options of redis-py and kombu for a connection to Redis with TLS.
 
     Raises:
-        ConfigurationError: A file of the settings cannot be used; says which one and why.
+        ConfigurationError: A file in the settings cannot be used; the text says which and why.
     """
     return {
         **_files(settings, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"),
@@ -45,30 +45,30 @@ def redis_options(settings: Settings) -> dict[str, Any]:
 
 
 def rabbitmq_options(settings: Settings) -> dict[str, Any]:
-    """What py-amqp needs for a connection to RabbitMQ with TLS.
+    """The options of py-amqp for a connection to RabbitMQ with TLS.
 
     Raises:
-        ConfigurationError: A file of the settings cannot be used; says which one and why.
+        ConfigurationError: A file in the settings cannot be used; the text says which and why.
     """
     options: dict[str, Any] = _files(settings, "ca_certs", "certfile", "keyfile")
     if settings.tls_verify == "full":
         several = ";" in settings.broker_url
-        # With several nodes kombu fills in the first one's name. For a single one it would turn
-        # "localhost" into an address, which is not what the certificate says.
+        # With several nodes, kombu fills in the first node's name. For a single node it would turn
+        # "localhost" into an address, which does not match the certificate.
         options["server_hostname"] = None if several else urlsplit(settings.broker_url).hostname
     return {**options, "cert_reqs": ssl.CERT_REQUIRED}
 
 
 def _files(settings: Settings, ca: str, cert: str, key: str) -> dict[str, Any]:
-    """The files of the settings, under a client's names for them, once they are checked."""
+    """The files in the settings, checked, under a client's option names."""
     _check_files(settings)
     files = {ca: settings.tls_ca_file, cert: settings.tls_cert_file, key: settings.tls_key_file}
     return {name: file for name, file in files.items() if file}
 
 
 def _check_files(settings: Settings) -> None:
-    """The clients would report a missing file as a server that is out of reach, and ask on the
-    terminal for the password of an encrypted key."""
+    """Check the files. The clients would report a missing file as an unreachable server, and would
+    ask for the password of an encrypted key on the terminal."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if settings.tls_ca_file:
         try:
@@ -170,8 +170,8 @@ def why_out_of_reach(error: BaseException, url: str, variable: str) -> str:
 
     Args:
         error: What the client raised.
-        url: The server's, with or without its password.
-        variable: The one that holds the URL.
+        url: The server's URL, with or without its password.
+        variable: The variable that holds the URL.
     """
     if (fault := tls_fault(error, url, variable)) is not None:
         return ": ".join(fault)
@@ -196,8 +196,8 @@ def tls_fault(error: BaseException, url: str, variable: str) -> tuple[str, str] 
 
 
 def tls_guess(error: BaseException, url: str, variable: str) -> tuple[str, str] | None:
-    """What may be wrong with TLS if a server says nothing or closes the connection: for the end of
-    a message, and what to do. None if nothing points to TLS.
+    """A guess at what is wrong with TLS if a server does not answer or closes the connection: a
+    sentence for the end of a message, and what to do. None if nothing points to TLS.
 
     Args: as `why_out_of_reach`.
     """
@@ -205,13 +205,14 @@ def tls_guess(error: BaseException, url: str, variable: str) -> tuple[str, str] 
     closed = any(part in found for part in _CLOSED)
     files = "set AGENTAPI_TLS_CERT_FILE and AGENTAPI_TLS_KEY_FILE"
     if is_encrypted(url) and ("timed out" in found or "Timeout" in found):
-        # A plain Redis waits for the rest of what it takes for a command.
+        # A Redis without TLS takes the handshake for a command and waits for the rest of it.
         return (
             "A port without TLS may not answer at all: does this one speak TLS?",
             f"name its TLS port in {variable}, or write {_PLAIN[scheme]}:// if it has none",
         )
     if is_encrypted(url) and closed:
-        # TLS 1.3 asks for a client's certificate when the client takes the connection for made.
+        # With TLS 1.3 the server asks for a client certificate after the client considers the
+        # connection established.
         return f"If the server asks for a certificate, {files}", f"{files} if it asks for them"
     if scheme in _ENCRYPTED and closed:
         use = f"write {_ENCRYPTED[scheme]}:// in"
@@ -220,5 +221,5 @@ def tls_guess(error: BaseException, url: str, variable: str) -> tuple[str, str] 
 
 
 def _texts_of(error: BaseException) -> str:
-    # Texts and not types: an error about sentinels only quotes the errors that it comes from.
+    # Texts, not types: an error about sentinels only quotes the errors that caused it.
     return " ".join(text_of(cause) for cause in causes_of(error))

@@ -1,4 +1,4 @@
-"""Producers: enqueue turns for the workers, and get their replies."""
+"""Producers: enqueue turns for the workers and get their replies."""
 
 from typing import TYPE_CHECKING
 

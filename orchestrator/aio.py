@@ -1,6 +1,6 @@
 """`AsyncOrchestrator`: the producer for asyncio.
 
-Short calls run in a few threads. Waiting for turns takes no thread, however many there are.
+Short calls run in a few threads. Waiting for turns takes no threads, for any number of turns.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class AsyncOrchestrator:
     async def enqueue(
         self, agent: str | Agent, message: UserInput, **options: Unpack[TurnOptions]
     ) -> AsyncTurnHandle:
-        """Give an agent a message; see `Orchestrator.enqueue`."""
+        """Send a message to an agent; see `Orchestrator.enqueue`."""
         request = TurnRequest(agent=agent, message=message, **options)
         return (await self.enqueue_many([request]))[0]
 
@@ -98,7 +98,7 @@ class AsyncOrchestrator:
     async def gather(
         self, turns: Sequence[Link], **options: Unpack[FlowOptions]
     ) -> AsyncGatherHandle:
-        """Ask several agents side by side; see `Orchestrator.gather`."""
+        """Ask several agents in parallel; see `Orchestrator.gather`."""
         handle = await self.call(lambda: self.sync.gather(turns, **options))
         return AsyncGatherHandle(self, handle)
 
@@ -134,7 +134,7 @@ class AsyncOrchestrator:
     def conversations(
         self, **filters: Unpack[ConversationFilters]
     ) -> AsyncListing[ConversationSummary]:
-        """Conversations, the newest first; see `Orchestrator.conversations`."""
+        """Conversations, newest first; see `Orchestrator.conversations`."""
         return self._listing(self.sync.conversations(**filters))
 
     def approvals(self, **filters: Unpack[WhoseTurns]) -> AsyncListing[PendingCall]:
@@ -185,7 +185,7 @@ class AsyncOrchestrator:
         tenant_id: str | None = None,
         user_id: str | None = None,
     ) -> AsyncIterator[bytes]:
-        """Copy conversations out; see `Orchestrator.export_conversations`."""
+        """Export conversations; see `Orchestrator.export_conversations`."""
         export = partial(self.sync.export_conversations, tenant_id=tenant_id, user_id=user_id)
         lines = export(conversation_id)
         while some := await self.call(lambda: list(islice(lines, _LINES))):
@@ -195,7 +195,7 @@ class AsyncOrchestrator:
     async def import_conversations(
         self, lines: Iterable[bytes | str], *, replace: bool = False, dry_run: bool = False
     ) -> ImportResult:
-        """Bring conversations back; see `Orchestrator.import_conversations`.
+        """Import conversations; see `Orchestrator.import_conversations`.
 
         The lines are read in a thread.
         """
@@ -210,7 +210,7 @@ class AsyncOrchestrator:
         dry_run: bool = False,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> ForgottenUser:
-        """Delete a person's data; see `Orchestrator.forget_user`."""
+        """Delete a user's data; see `Orchestrator.forget_user`."""
         return await self.call(
             lambda: self.sync.forget_user(
                 user_id, tenant_id=tenant_id, dry_run=dry_run, timeout=timeout
@@ -332,7 +332,7 @@ class AsyncTurnHandle:
             async with asyncio.timeout(timeout):
                 # More than once if the message joins another turn meanwhile, which then answers it.
                 while not turn.status.ended:
-                    # From the newest event the turn knew of: whatever ends it later has a higher
+                    # From the newest event that the turn knows: the event that ends it has a higher
                     # number.
                     async for _ in self._follow(turn.turn_id, turn.last_event):
                         pass
@@ -342,7 +342,7 @@ class AsyncTurnHandle:
         return result_of(turn, self._orchestrator.sync.output_of(turn, output_type))
 
     async def events(self, after: int = -1) -> AsyncIterator[Event]:
-        """The turn's events, past and to come; see `TurnHandle.events`.
+        """The turn's past and future events; see `TurnHandle.events`.
 
         Use ``asyncio.timeout`` to limit the wait.
         """
@@ -372,8 +372,7 @@ class AsyncTurnHandle:
                         return
                 if found:
                     continue
-                # Nothing came for long: events may have been lost in a failover, so the turn is
-                # read.
+                # No events for a while: they may have been lost in a failover, so the turn is read.
                 last = await self._orchestrator.call(
                     partial(last_events, self._orchestrator.sync.store, turn_id, after)
                 )

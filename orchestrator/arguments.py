@@ -18,20 +18,20 @@ _MOST: Final = 5
 def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Check the arguments of a call.
 
-    A schema that cannot be used is not checked here: the tool itself validates its arguments.
+    An unusable schema is not checked here: the tool itself validates its arguments.
 
     Args:
-        tool: Its name.
+        tool: Name of the tool.
         schema: JSON schema of its arguments.
-        arguments: What it is to be called with.
+        arguments: The arguments for the call.
 
     Raises:
-        InvalidInput: They do not fit; the text lists the faults without the values.
+        InvalidInput: They do not match; the text lists the faults without the values.
     """
     # Only edited arguments need it.
     import jsonschema_rs
 
-    # As JSON, which is what the tool gets: a tuple is an array.
+    # As JSON, as the tool receives it: a tuple is an array.
     plain = orjson.loads(orjson.dumps(dict(arguments)))
     try:
         validator = jsonschema_rs.validator_for(dict(schema), **CAREFUL)

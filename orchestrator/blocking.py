@@ -12,23 +12,22 @@ T = TypeVar("T")
 
 
 class BlockingCalls:
-    """Runs short blocking calls in a few threads of their own.
+    """Runs short blocking calls in a few dedicated threads.
 
-    The event loop's default threads are shared with the application, and may all be busy with
-    something slow.
+    The event loop's default threads are shared with the application and may all be busy.
     """
 
     def __init__(self, threads: int, name: str) -> None:
         """Create the pool; its threads start when first used.
 
         Args:
-            threads: How many. Each holds at most one connection to Redis.
+            threads: Number of threads. Each holds at most one connection to Redis.
             name: Prefix of the threads' names.
         """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def __call__(self, function: Callable[[], T]) -> T:
-        """Run a call in one of the threads, and return or raise what it does.
+        """Run a call in one of the threads; returns or raises what the call does.
 
         It has the caller's context variables, such as the span that it belongs to.
         """
@@ -36,5 +35,5 @@ class BlockingCalls:
         return await asyncio.get_running_loop().run_in_executor(self._pool, run, function)
 
     def close(self) -> None:
-        """Let the threads end after the calls that run."""
+        """End the threads after the running calls."""
         self._pool.shutdown(wait=False)

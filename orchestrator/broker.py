@@ -29,7 +29,7 @@ login is an error of the driver."""
 
 
 class Wakeups(Protocol):
-    """Tells workers about turns that may run now."""
+    """Notifies workers of turns that may run now."""
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
         """Send them all."""
@@ -105,7 +105,7 @@ def ask_workers(
 class CeleryWakeups:
     """Sends wake-ups over one connection. Safe to share between threads.
 
-    When the broker does not accept a wake-up, that is logged and not raised: the turn is
+    If the broker does not accept a wake-up, the error is logged and not raised: the turn is
     accepted, and the workers' sweep finds it.
     """
 
@@ -130,7 +130,7 @@ class CeleryWakeups:
                     )
                     self._app.send_task(**message, producer=producer)
         except (OperationalError, OSError, AMQPError) as error:
-            # One line for each outage, since every enqueue fails in it.
+            # One line per outage, because every enqueue fails during it.
             if not self._away:
                 log.warning(
                     line("wakeups.delayed", error=broker_unavailable(self._settings, error))

@@ -1,4 +1,4 @@
-"""Many turns retried or cancelled with one call."""
+"""Retrying or cancelling many turns with one call."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetrya
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BulkResult:
-    """What `retry_all` or `cancel_all` has done.
+    """The result of `retry_all` or `cancel_all`.
 
     Attributes:
         turn_ids: Turns that were retried or cancelled; after a dry run those that would be.
-        refused: Turns that could not be, each with the reason.
+        refused: Turns that could not be changed, each with the reason.
         dry_run: Whether nothing was changed.
     """
 
@@ -44,12 +44,12 @@ def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus], *, done: str) -> 
     """The query for turns that an operation can be applied to.
 
     Args:
-        query: What was asked for.
+        query: The caller's query.
         allowed: Statuses of the turns that it can be applied to.
         done: What it does to a turn, such as `retried`, for errors.
 
     Raises:
-        InvalidInput: There is no filter, or it asks for other turns only.
+        InvalidInput: There is no filter, or it only selects other turns.
     """
     if query == TurnQuery():
         raise InvalidInput(
@@ -74,13 +74,13 @@ def apply(
     dry_run: bool,
     limit: int | None,
 ) -> BulkResult:
-    """Change each turn, and go on when one is refused.
+    """Change each turn, and continue if one is refused.
 
     Args:
-        turns: What was found.
+        turns: The turns that were found.
         change: Changes one, by its id.
         dry_run: Whether to change nothing.
-        limit: The most turns to take; all when not given.
+        limit: Maximum number of turns; all when not given.
     """
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit is {limit}: expected a number above 0, or None for all turns")

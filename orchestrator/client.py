@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Orchestrator(DataProducer):
-    """Enqueues turns and gives a handle for each. Safe to share between threads.
+    """Enqueues turns and returns a handle for each. Safe to share between threads.
 
     Attributes:
-        settings: What it runs with.
+        settings: Its settings.
         store: The turn store it writes to.
-        follower: Delivers turns' events to those who wait for them.
+        follower: Delivers turns' events to waiting readers.
     """
 
     def enqueue(
         self, agent: str | Agent, message: UserInput, **options: Unpack[TurnOptions]
     ) -> TurnHandle:
-        """Give an agent a message; returns when the turn is safe in Redis.
+        """Send a message to an agent; returns when the turn is safely stored in Redis.
 
         Args:
             agent: Name of a registered agent, or the agent itself.
@@ -50,8 +50,8 @@ class Orchestrator(DataProducer):
             ConversationBusy: The conversation has too many turns that have not ended, or has any
                 and `on_busy` is ``reject``.
             TenantMismatch: The conversation belongs to another tenant.
-            StoreUnavailable: Redis is out of reach. The turn may have been accepted all the
-                same: repeat the call with an `idempotency_key`, and it is accepted once.
+            StoreUnavailable: Redis is out of reach. The turn may still have been accepted: repeat
+                the call with an `idempotency_key`, and it is accepted only once.
         """
         return self.enqueue_many([TurnRequest(agent=agent, message=message, **options)])[0]
 
@@ -59,18 +59,17 @@ class Orchestrator(DataProducer):
         """Enqueue many turns with one pipeline to Redis and one connection to the broker.
 
         All requests are checked before the first is written. Turns of one conversation run in
-        the order given. Raises as `enqueue`, for the first that was refused; the others have
-        then been accepted and will run.
+        the order given. Raises the same as `enqueue`, for the first turn that was refused; the
+        others have been accepted and will run.
         """
         return [TurnHandle(self, *accepted) for accepted in self.accept(requests)]
 
     def fork(self, turn_id: str, **options: Unpack[ForkOptions]) -> TurnHandle:
-        """Run a turn again from one of its steps, with another message if you like.
+        """Run a turn again from one of its steps, optionally with another message.
 
-        The new turn runs in a copy of the conversation, with the messages before the turn; the
-        original stays as it is. Steps that are taken over are not run again. User, tenant,
-        metadata, context, tools of the client and options are those of the turn. It has no deadline
-        and no parent.
+        The new turn runs in a copy of the conversation with the messages before the turn; the
+        original does not change. Copied steps are not run again. User, tenant, metadata, context,
+        client tools and options are the same as the turn's. It has no deadline and no parent.
 
         Args:
             turn_id: The turn, whether or not it has ended.
@@ -81,17 +80,17 @@ class Orchestrator(DataProducer):
 
         Raises:
             InvalidInput: A fork cannot begin at that step, or the message is not valid.
-            TurnNotForkable: The steps, the history or the attachments are not kept any more.
+            TurnNotForkable: The steps, the history or the attachments are no longer stored.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach. Repeat the call with an `idempotency_key`.
         """
         return TurnHandle(self, *self.accept_fork(fork_request(turn_id, options)))
 
     def gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> GatherHandle:
-        """Ask several agents side by side, each in a conversation of its own.
+        """Ask several agents in parallel, each in its own conversation.
 
-        The wait is a turn as well. It holds no worker while it waits, survives the death of any
-        process, and cancels the others when it is cancelled.
+        The wait is itself a turn. It occupies no worker while it waits, survives the death of any
+        process, and cancels the others if it is cancelled.
 
         Args:
             turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.
@@ -105,14 +104,14 @@ class Orchestrator(DataProducer):
         return GatherHandle(self, *self.accept_gather(turns, **options))
 
     def chain(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> TurnHandle:
-        """Ask agents one after the other; each gets the reply of the one before.
+        """Ask agents one after the other; each gets the reply of the previous one.
 
-        The result is the reply of the last. A link that fails ends the chain, which then fails
-        with ``chain_broken`` and names the link.
+        The result is the last reply. If a link fails, the chain fails with ``chain_broken`` and
+        names the link.
 
         Args:
-            turns: The first with its message; later ones by agent alone, or with a message in
-                which ``{reply}`` stands for the reply before. At most 100.
+            turns: The first link with its message; later ones as an agent alone, or with a message
+                in which ``{reply}`` stands for the previous reply. At most 100.
             options: `user_id`, `tenant_id`, `idempotency_key`, `metadata`, `deadline`, `context`,
                 for all of them; see `TurnRequest`.
 

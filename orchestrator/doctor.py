@@ -49,8 +49,8 @@ def examine(settings: Settings, kind: type[Settings] = Settings) -> Iterator[Fin
     """Check everything. Faults are findings, never raised.
 
     Args:
-        settings: Those of this process.
-        kind: All settings that may be set here, for the names of variables.
+        settings: The settings of this process.
+        kind: The class with all settings that may be set here, for the names of variables.
     """
     yield from _environment(kind)
     yield from _agents_here(settings)
@@ -77,7 +77,8 @@ def _environment(kind: type[Settings]) -> Iterator[Finding]:
 
 
 def _agents_here(settings: Settings) -> Iterator[Finding]:
-    """Can the modules that are named here be imported? A worker that cannot does not start."""
+    """Check that the modules that are named here can be imported. A worker that cannot import them
+    does not start."""
     if not settings.agents:
         return
     try:
@@ -96,7 +97,7 @@ def _agents_here(settings: Settings) -> Iterator[Finding]:
 
 
 def _archive(settings: Settings) -> Iterator[Finding]:
-    """Can conversations come back that nobody used for long?"""
+    """Check that archived conversations can be restored."""
     try:
         archive = open_archive(settings)
         if archive is None:

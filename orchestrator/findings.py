@@ -1,4 +1,4 @@
-"""What can be wrong with a fleet, and what to do: decided from the workers' reports."""
+"""Findings about a fleet from the workers' reports: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def by_name(answers: Sequence[tuple[str, WorkerReport | None]]) -> Reports:
 
 
 def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Iterator[Finding]:
-    """Do workers answer, each under a name of its own, and all of one release?
+    """Check that workers answer, each under its own name, and all of one release.
 
     Args:
         answers: Each answer with the worker's name; None for one that is not a report.
@@ -78,7 +78,7 @@ def fleet_findings(
     address: str = "",
     release: str = "",
 ) -> Iterator[Finding]:
-    """Do the workers fit each other, and this process?
+    """Check that the workers are compatible with each other and with this process.
 
     Args:
         reports: By worker.
@@ -147,7 +147,7 @@ def _releases(reports: Reports, here: str) -> Iterator[Finding]:
 
 
 def _protocols(reports: Reports) -> Iterator[Finding]:
-    """Can this process read what the workers write?"""
+    """Check that this process can read what the workers write."""
     for worker, report in sorted(reports.items()):
         if report.protocol > PROTOCOL:
             # Turns run: what it writes is what the whole fleet can read.
@@ -222,7 +222,7 @@ def _servers(reports: Reports, server: str | None, address: str) -> Iterator[Fin
 
 
 def archive_findings(reports: Reports, here: str) -> Iterator[Finding]:
-    """Do all processes have the archive that some of them have?
+    """Check that all processes have the same archive.
 
     Args:
         reports: By worker.
@@ -296,7 +296,7 @@ def _services(reports: Reports) -> Iterator[Finding]:
 
 
 def own_findings(reports: Reports) -> Iterator[Finding]:
-    """What the workers found themselves; what several found alike is one finding."""
+    """The workers' own findings; equal findings of several workers are merged."""
     found: dict[Finding, list[str]] = defaultdict(list)
     for worker, report in sorted(reports.items()):
         for finding in report.findings:
@@ -329,7 +329,7 @@ _ASKED_HERE: Final = frozenset({"redis", "persistence", "eviction", "clock", "pr
 
 
 def sweep_finding(since: float | None, interval: float) -> Finding:
-    """Does a worker look for turns that were left behind?
+    """Check that the sweep looks for lost turns.
 
     Args:
         since: Seconds since the last complete sweep, or None when there was none.

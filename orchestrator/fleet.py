@@ -1,7 +1,7 @@
-"""What the whole fleet does now: workers, waiting turns, providers, failures.
+"""The current state of the whole fleet: workers, waiting turns, providers, failures.
 
-It costs a few round trips to Redis, however many turns there are, and one question to all workers,
-which nobody answers while nobody asks.
+Reading it costs a few round trips to Redis, for any number of turns, and one question to all
+workers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LOOKED_AT: Final = 100
 
 
 class WorkerState(StrEnum):
-    """How a worker is doing."""
+    """The state of a worker."""
 
     READY = "ready"
     """It takes turns."""
@@ -70,7 +70,7 @@ class FleetWorker:
 
     Attributes:
         name: Its name, as in Flower.
-        activity: What it said when it answered last; None from a release that does not say.
+        activity: Its last answer; None from a release that does not report it.
         silent: Seconds since it answered; 0 if it answered now.
     """
 
@@ -80,7 +80,7 @@ class FleetWorker:
 
     @property
     def state(self) -> WorkerState:
-        """How it is doing."""
+        """Its state."""
         now = self.activity
         if self.silent:
             return WorkerState.SILENT
@@ -100,16 +100,17 @@ class FleetTurns:
     """The first turns of all conversations. Turns behind them wait for their own conversation.
 
     Attributes:
-        ready: How many could run and have no worker.
+        ready: How many can run but have no worker.
         ready_by_queue: The same, by queue.
         running: How many have a worker.
-        parked: How many wait without a worker, by what for: ``provider``, ``tool_server``,
-            ``approval``, ``client``, ``children``, or ``other``.
+        parked: How many wait without a worker, by what they wait for: ``provider``,
+            ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
         oldest: The ready turn that waits longest; None if none is ready.
-        oldest_seconds: For how long.
+        oldest_seconds: Seconds for which it has waited.
         since_sweep: Seconds since lost turns were last looked for; None before the first time, or
             if that is not known.
-        missing: The part of a cluster that did not answer and is in no number; None if all did.
+        missing: The part of a cluster that did not answer and is not counted; None if all shards
+            answered.
     """
 
     ready: int = 0
@@ -127,7 +128,7 @@ class FleetProvider:
     """A provider, as the fleet knows it.
 
     Attributes:
-        held: Seconds for which nobody may call it, because it asked clients to wait.
+        held: Seconds for which no call is allowed, because it asked clients to wait.
         open: None while its breaker is closed; otherwise seconds until a call may probe it, 0 or
             less if one may now.
         requests: Requests of the last minute; counted for providers with a limit only.
@@ -145,7 +146,7 @@ class FleetProvider:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetSnapshot:
-    """The fleet at one time.
+    """A snapshot of the fleet.
 
     Attributes:
         taken_at: When, in seconds since 1970 by this machine's clock.
@@ -157,7 +158,7 @@ class FleetSnapshot:
             if lists are switched off, or while Redis is out of reach.
         redis_fault: Why Redis could not be asked, or None.
         broker_fault: Why the workers could not be asked, or None.
-        gaps: What is missing because shards of a cluster do not answer, in words.
+        gaps: Descriptions of what is missing because cluster shards do not answer.
     """
 
     taken_at: float
@@ -172,12 +173,12 @@ class FleetSnapshot:
 
     @property
     def slots(self) -> int:
-        """How many turns the workers that answered can run at a time."""
+        """How many turns the workers that answered can run at the same time."""
         return sum(now.slots for now in self._answered())
 
     @property
     def used(self) -> int:
-        """How many of these slots are taken."""
+        """How many of these slots are occupied."""
         return sum(now.used for now in self._answered())
 
     @property
@@ -187,13 +188,13 @@ class FleetSnapshot:
 
     @property
     def minute(self) -> Done:
-        """What the workers that answered did in the last minute. What a worker that is gone did is
-        not known any more."""
+        """What the workers that answered did in the last minute. Work of workers that are gone is
+        not included."""
         return sum((now.minute for now in self._answered()), start=Done())
 
     @property
     def rate(self) -> float:
-        """Turns that ended a second, over the last minute or since the workers started."""
+        """Turns that ended per second, over the last minute or since the workers started."""
         return sum(now.minute.ended / min(max(now.uptime, 1.0), WINDOW) for now in self._answered())
 
     def _answered(self) -> Iterator[WorkerActivity]:

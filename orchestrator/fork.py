@@ -53,13 +53,13 @@ class ForkRequest:
 
     Attributes:
         turn_id: The turn.
-        step: How many of its steps to take over, as its timeline counts them. They are not run
-            again; 0 begins with the message. A number at which a call has no result, or behind the
-            reply, is refused.
-        message: What the user says instead: text, or a list of texts, `Image` and `File`. Text
+        step: Number of its steps to copy, as counted in its timeline. They are not run again; 0
+            begins with the message. A number at which a call has no result, or after the reply, is
+            refused.
+        message: The message to send instead: text, or a list of texts, `Image` and `File`. Text
             keeps the turn's images and files; None keeps everything.
-        key: Names the fork: a repeat with the same name is the same fork.
-        by: Who asks for it, for the record.
+        key: Identifies the fork: a repeat with the same key is the same fork.
+        by: Who asks for it; stored with the new turn.
     """
 
     turn_id: str
@@ -71,7 +71,7 @@ class ForkRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForkPlan:
-    """What is to be written for a fork.
+    """The data to write for a fork.
 
     Attributes:
         source: The turn that is run again.
@@ -85,11 +85,11 @@ class ForkPlan:
 
 
 def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> ForkPlan:
-    """Decide what to write. Changes nothing.
+    """Plan the writes. Changes nothing.
 
     Raises:
         InvalidInput: The step or the message is not valid.
-        TurnNotForkable: What is needed is not kept.
+        TurnNotForkable: The required data is not stored.
         TurnNotFound: The turn ended longer than `turn_retention` ago.
         StoreUnavailable: Redis is out of reach.
     """
@@ -137,7 +137,7 @@ def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> For
 def copy_history(store: TurnStore, settings: Settings, plan: ForkPlan) -> None:
     """Copy the messages before the turn. A repeat continues where the copy ends.
 
-    Until the fork's turn is enqueued, the copy is forgotten after `turn_retention`.
+    Until the fork's turn is enqueued, the copy expires after `turn_retention`.
 
     Raises:
         TurnNotForkable: The history was changed in the meantime.
@@ -192,8 +192,8 @@ def size_of_history(store: TurnStore, source: Turn, last: int, limit: int) -> in
 def fork_id(conversation_id: str, name: str) -> str:
     """The id of a copy of a conversation: ``user:42~3f9a1c2e7b``.
 
-    It follows from a name, so that a repeat finds the same copy, and is in the partition of the
-    original: a script copies only within one.
+    It is derived from a key, so that a repeat finds the same copy. It is in the partition of the
+    original, because a script copies only within one partition.
     """
     base = _SUFFIX.sub("", conversation_id)
     number = 0

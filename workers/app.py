@@ -84,14 +84,14 @@ def create_app(
     refuse_unknown_limits(settings)
     if not settings.eager:
         refuse_private_memory(settings, agents)
-    # Not the current app: in eager mode this runs in a user's process, which may have a Celery app
-    # of its own.
+    # Not the current app: in eager mode this runs in a user's process, which may have its own
+    # Celery app.
     app: WorkerApp = WorkerApp("agentapi", set_as_current=False)  # type: ignore[no-untyped-call]
     app.conf.update(celery_settings(settings))
     app.conf.update(
         worker_pool="workers.celery_ext.pool:TurnPool",
         worker_consumer="workers.celery_ext.consumer:TurnConsumer",
-        # Nor by annotations: a token bucket would hold turns back in one worker.
+        # No rate limits by annotations either: a token bucket would hold turns back in one worker.
         worker_disable_rate_limits=True,
         task_queues=turn_queues(settings),
         broker_transport=transport_of(settings, "agentapi.broker.consumer_transport"),
@@ -121,17 +121,17 @@ def _add_task(app: WorkerApp) -> None:
         throws=(TurnFailed,),
     )
     def turn(*args: Any, **kwargs: Any) -> Summary:
-        # In a worker the turn has run by now: the pool set its outcome, and this call only tells
-        # Celery. In eager mode nobody set anything, and the turn runs here.
+        # In a worker the turn has already run: the pool set its outcome, and this call only passes
+        # it to Celery. In eager mode no outcome is set, and the turn runs here.
         tell = to_tell.get()
         return tell() if tell is not None else app.runtime.execute(*args, **kwargs)
 
 
 def _on_death(app: WorkerApp, owner: str, waiting: Sequence[SuspectTurn]) -> None:
-    """In the watchdog: free the turns of the worker, which is dead."""
+    """In the watchdog: free the turns of the dead worker."""
     # Celery sets logging up after the fork.
     configure_logging(app.settings.log_level, app.settings.log_format)
-    # The setting turns off the freeing only: suspect turns still need the process that forks.
+    # The setting turns off only the freeing: suspect turns still need the process that forks.
     if app.settings.watchdog:
         runtime = app.runtime
         candidate = runtime.candidate(owner)
@@ -160,7 +160,7 @@ def serve_metrics(settings: Settings) -> MetricsServer | None:
 
 
 def trace_worker(settings: Settings) -> None:
-    """Turn this worker's traces on, if they are wanted.
+    """Enable this worker's traces if they are configured.
 
     Raises:
         SystemExit: OpenTelemetry is not installed, or its variables are not valid.
@@ -174,7 +174,7 @@ def trace_worker(settings: Settings) -> None:
 def _connect_signals(app: WorkerApp) -> None:
     """Start and stop the runtime with the worker.
 
-    Celery keeps strong references to the handlers (`weak=False`), since nobody else does.
+    Celery must keep strong references to the handlers (`weak=False`), because nothing else does.
     """
 
     def start(sender: Any, **_: Any) -> None:
@@ -186,7 +186,7 @@ def _connect_signals(app: WorkerApp) -> None:
             refuse_other_pools(sender)
             refuse_no_agents(app.runtime.agents)
             refuse_other_queues(app.settings, app.amqp.queues.consume_from)
-            # With a store of its own, since no connection may be open when the watchdog is forked.
+            # With a separate store, because no connection may be open when the watchdog is forked.
             with closing(RedisTurnStore(app.settings)) as store:
                 refuse_other_fleet(app.settings, store)
             # Before the fork, so that processes for suspect turns have the SDKs too. Importing them
@@ -214,7 +214,7 @@ def _connect_signals(app: WorkerApp) -> None:
             app.runtime.stop()
             if app.metrics is not None:
                 app.metrics.stop()
-            # Last: until here turns were closed, and their attempts ended.
+            # Last, because turns are closed and attempts end until here.
             traces().close(TRACES_EXIT)
 
     def stopping(how: str, **_: Any) -> None:

@@ -10,7 +10,7 @@ from workers.refusals import cannot_start
 try:
     app = create_app()
 except AgentAPIError as error:
-    # A traceback would hide the one line that says what to do.
+    # A traceback would hide the line that says what to do.
     raise cannot_start(str(error)) from error
 if app.settings.log_format == "json":
     # Celery warns of some things before it sets logging up.

@@ -24,12 +24,12 @@ log = logging.getLogger("agentapi.dispatch")
 
 
 class Dispatcher:
-    """Sends wake-ups without waiting for them: the sweep sends lost ones again."""
+    """Sends wake-ups without waiting for confirmation: the sweep sends lost ones again."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        # Each of a producer's threads runs the turns that it caused itself.
+        # Each thread of a producer runs the turns that it caused.
         self._eager = threading.local()
         self._away = False
         self.returns = 0
@@ -50,8 +50,8 @@ class Dispatcher:
             self._run_here(wakeup)
             return
         try:
-            # Ids only: what people say stays in Redis (promise 8), and a lost or repeated message
-            # costs nothing.
+            # Ids only: users' text stays in Redis (promise 8), and a lost or repeated message does
+            # no harm.
             self._app.send_task(**self._message(wakeup))
         except self._errors as error:
             self._note(error)
@@ -69,8 +69,8 @@ class Dispatcher:
                 for wakeup in wakeups:
                     self._app.send_task(**self._message(wakeup), producer=producer)
         except self._errors:
-            # The connection may have been an old one: `send` makes a new one. Nobody knows which of
-            # them were sent, and one that comes twice does no harm.
+            # The connection may have been stale: `send` makes a new one. It is unknown which
+            # wake-ups were sent, and repeating one does no harm.
             for wakeup in wakeups:
                 self.send(wakeup)
                 if self._away:
@@ -85,7 +85,7 @@ class Dispatcher:
         return self._away
 
     def reachable(self) -> bool:
-        """Whether the broker takes messages now. Asks it only if the last message failed."""
+        """Whether the broker accepts messages now. It is asked only if the last message failed."""
         if self._settings.eager or not self._away:
             return True
         try:
@@ -113,7 +113,7 @@ class Dispatcher:
                     arguments=queue_arguments(self._settings),
                 )
         except self._errors as error:
-            # The sweep then treats no wake-up as waiting in line, and sends one too many at worst.
+            # The sweep then treats no wake-up as queued, and at worst sends one too many.
             self._note(error)
             return False
         return bool(declared.message_count)

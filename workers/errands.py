@@ -1,8 +1,8 @@
 """Errands: work on a turn of another partition, which no single script can reach.
 
 An errand starts children, delivers a reply, cancels a turn, or ends it at its deadline. A script
-stores it with the transition that causes it. The worker that ran the transition carries it out
-right after, and the sweep does if that worker dies. Each may be carried out twice.
+stores it with the transition that causes it. The worker that ran the transition carries the errand
+out right after it; if that worker dies, the sweep does. Each errand may be carried out twice.
 """
 
 from __future__ import annotations
@@ -85,11 +85,10 @@ class Errands:
         parent = self._turn(turn_id)
         if parent is None or parent.status.ended:
             return ()
-        # Only children that the parent still waits for: a repeat must not start those that
+        # Only children that the parent still waits for: a repeat must not start those that have
         # answered.
         children = [child for child, awaited in self.store.calls.children(turn_id) if awaited]
-        # A child's id follows from its parent and call, so a repeat finds the turn of the first
-        # time.
+        # A child's id derives from its parent and call, so a repeat finds the existing turn.
         turns = [self._new_turn(parent, child) for child in children]
         answers = enqueue_traced(self.store, turns, cause=parent)
         if self._has_ended(turn_id):
@@ -122,7 +121,7 @@ class Errands:
             parent_id=parent.turn_id,
             depth=parent.depth + 1,
             budget=child.budget,
-            # What a turn delegates leaves as little behind as the turn itself.
+            # A delegated turn is stored no longer than the turn that delegated it.
             options=None if parent.stored else RequestOptions(store=False, decided=True),
             context=child.context_of(parent.context),
             idle_time=None if child.lasting else self._idle_time(parent),
@@ -134,8 +133,8 @@ class Errands:
 
     def _deliver(self, turn_id: str) -> Sequence[Wakeup]:
         child = self._turn(turn_id)
-        # A child that is gone cannot answer; one that was retried meanwhile answers at its next
-        # end.
+        # A child that no longer exists cannot answer. One that was retried meanwhile answers at its
+        # next end.
         if child is None or child.parent_id is None or not child.status.ended:
             return ()
         reply = ChildReply(

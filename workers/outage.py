@@ -26,7 +26,7 @@ QUIET: Final = 30.0
 
 
 class Outage:
-    """Whether Redis is unreachable for this process. All threads notice; one line is logged.
+    """Whether Redis is unreachable for this process. All threads report to it; one line is logged.
 
     A Redis that flickers (one that is out of memory refuses some writes and takes others) counts as
     one outage: one that begins within `QUIET` of the last line is logged only if it lasts longer.
@@ -45,7 +45,7 @@ class Outage:
         return self._since is not None
 
     def begins(self, error: AgentAPIError) -> None:
-        """A call failed."""
+        """Record that a call failed."""
         with self._lock:
             now = self._clock()
             if self._since is None:
@@ -56,7 +56,7 @@ class Outage:
                 log.warning(line("store.away", error=error))
 
     def ends(self) -> None:
-        """A call succeeded."""
+        """Record that a call succeeded."""
         with self._lock:
             if self._since is None:
                 return
@@ -93,7 +93,7 @@ def ride_out(
     while True:
         try:
             result = call()
-        # Nothing else is repeated: a lost lease, for example, is an answer and not an outage.
+        # Other errors are not retried: a lost lease, for example, is an answer, not an outage.
         except StoreUnavailable as error:
             outage.begins(error)
             if give_up() or time.monotonic() >= deadline:

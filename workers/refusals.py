@@ -1,4 +1,4 @@
-"""What keeps a worker from starting: with it, turns would hang or fail."""
+"""Refusals to start: configurations with which turns would hang or fail."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refuse_private_memory(
 
 
 def refuse_unknown_limits(settings: Settings) -> None:
-    """Refuse limits of unknown providers, which would limit nothing.
+    """Refuse limits of unknown providers, which would have no effect.
 
     Raises:
         ConfigurationError: There is such a limit.
@@ -78,7 +78,7 @@ def refuse_other_pools(worker: Any) -> None:
 
 
 def refuse_no_agents(agents: Mapping[str, AgentDefinition]) -> None:
-    """Refuse a worker that could carry out no turn, and would fail those that it takes.
+    """Refuse a worker without agents, which would fail every turn that it takes.
 
     Raises:
         SystemExit: It has no agents.
@@ -109,7 +109,7 @@ def refuse_other_queues(settings: Settings, consumed: Collection[str]) -> None:
 
 
 def refuse_other_fleet(settings: Settings, store: TurnStore) -> None:
-    """Refuse to start beside workers that this one does not fit.
+    """Refuse to start if this worker is incompatible with the running ones.
 
     An unreachable Redis is not an error here: the worker waits for it, and each claim checks the
     protocol again.
@@ -129,10 +129,10 @@ def refuse_other_fleet(settings: Settings, store: TurnStore) -> None:
 
 
 def cannot_start(why: str) -> SystemExit:
-    """What ends a worker that cannot start, and tells people why."""
+    """The exception that ends a worker that cannot start, with the reason."""
     if variable("AGENTAPI_LOG_FORMAT") != "json":
         return SystemExit(f"agentapi worker cannot start: {why}")
-    # The settings may be what is wrong.
+    # The settings themselves may be invalid.
     configure_logging("INFO", "json")
     log.critical(line("worker.cannot_start", why=why))
     return SystemExit(1)

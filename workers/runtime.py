@@ -91,8 +91,8 @@ class Runtime:
         self._store = store
         self._owner = "eager"
         self.began = time.monotonic()
-        # Part of each claim and of the candidacy. By it the watchdog tells this process's leases
-        # from those of a new worker with the same name.
+        # Part of each claim and of the candidacy. It distinguishes this process's leases from those
+        # of a new worker with the same name.
         self.process = process or uuid.uuid4().hex
         self._runs_one_turn = process is not None
         # Eager mode runs in a producer's process, which we must not end.
@@ -130,7 +130,7 @@ class Runtime:
         self._claimer = self._make_claimer(works)
         self._executor = self._make_executor(writer)
         self._closer = self._make_closer(writer)
-        # In eager mode several threads of the producer may run the first turn together.
+        # In eager mode several threads of the producer may run the first turn at the same time.
         self._starting = threading.Lock()
         self._started = False
 
@@ -281,8 +281,8 @@ class Runtime:
                 self._heartbeat.start()
                 self._cancellations.start()
                 self.liveness.start()
-            # A process for one suspect turn runs nothing else, so that its death accuses only that
-            # turn.
+            # A process for a suspect turn runs nothing else, so that its death is attributed to
+            # that turn only.
             if not self._settings.eager and not self._runs_one_turn:
                 self._loop.loop.call_soon_threadsafe(self.isolation.listen, self._loop.loop)
                 self.sweeper.start(self.candidate(owner))
@@ -337,7 +337,7 @@ class Runtime:
         try:
             task = self._loop.loop.create_task(work)
         except BaseException:
-            # Without a decision nobody would close the turn, and its lease would never end.
+            # Without a decision the turn would never be closed, and its lease would never end.
             work.close()
             then(HandBack())
             raise
@@ -387,17 +387,17 @@ class Runtime:
             archivist.stop()
         self.shutdown.drain()
         self._hooks.stop()
-        # Only now: its goodbye tells the watchdog that no turn needs to be freed.
+        # Only now: the goodbye tells the watchdog that no turn needs to be freed.
         self.isolation.stop()
         self.self_check.stop()
         self.liveness.stop()
         # Until here the leases of turns that were being closed were renewed.
         self._cancellations.stop()
         self._heartbeat.stop()
-        # Flushes what the last turns said, so it comes before the store is closed.
+        # It flushes the last turns' events, so it stops before the store is closed.
         self._events.stop()
         self._loop.stop()
-        # After the loop, which still hands calls to them while it runs.
+        # After the loop, which submits calls to them while it runs.
         self.threads.shutdown()
         # Last, since all of the above talk to Redis.
         self._store.close()

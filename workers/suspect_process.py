@@ -42,12 +42,12 @@ def run_suspect(
 
     Args:
         settings: The worker's settings.
-        dispatcher: Sends wake-ups. Nothing of it is connected yet.
+        dispatcher: Sends wake-ups. It is not connected yet.
         agents: The worker's agents.
         turn: The turn to run.
 
     Returns:
-        How the turn stands then; see `Runtime.execute`.
+        The state of the turn; see `Runtime.execute`.
     """
     # Celery sets up logging only after the watchdog is forked.
     configure_logging(settings.log_level, settings.log_format)
@@ -64,7 +64,7 @@ def run_suspect(
         dispatcher,
         process=turn.process,
     )
-    # If the watchdog dies, nobody would count this process's death: then the turn is handed back.
+    # If the watchdog dies, this process's death would not be counted, so the turn is handed back.
     watchdog = os.getppid()
     hand_back = threading.Event()
     signal.signal(HAND_BACK, lambda *_: hand_back.set())
@@ -85,13 +85,13 @@ def run_suspect(
         # Repeatedly: the turn may have been claimed since the last time.
         if hand_back.is_set() or os.getppid() != watchdog:
             runtime.shutdown.end_now()
-    # Before any error: that the turn was tried here is what an operator wants to see.
+    # Logged before any error, so that an operator sees that the turn was tried here.
     traces().flush(TRACES_EXIT)
     # The exit code tells the watchdog: an error here counts like a death of the process.
     if not result:
         raise RuntimeError("the turn gave no result")
     runtime.stop()
-    # The worker counts these among its own: this process ends before anybody could ask it.
+    # The worker adds these to its own metrics: this process ends before it could be scraped.
     result[DONE] = pace.total().to_json()
     if relay is not None:
         result[RELAYED] = relay.heard()

@@ -46,7 +46,7 @@ def connect(
     Args:
         settings: URL and timeout.
         connections: Maximum number of connections; a command that needs one more waits.
-        block: For a client that waits in blocking reads: the longest such wait in seconds.
+        block: Maximum seconds of a blocking read, for a client that uses them.
 
     Raises:
         ConfigurationError: The URL is not a Redis URL, or a file for TLS cannot be used.
@@ -103,7 +103,7 @@ class AsyncScripts:
         """Brings records back from the archive. It is called in a thread."""
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script. If it needs something that is in the archive, bring that back first.
+        """Run a script. If it needs a record that is in the archive, bring that back first.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.

@@ -1,5 +1,5 @@
-"""Conversations whose history is in the archive, and turns whose record is: a script refuses to
-touch them (`away` and `away_turn` in the store's prelude), and says which it is."""
+"""Archived conversations and turns: a script refuses to touch them (`away` and `away_turn` in the
+store's prelude) and names the one that it needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Away:
 
     Attributes:
         conversation_id: Its id.
-        version: Names the copy; see `agentapi.archive.protocol`.
+        version: Identifies the copy; see `agentapi.archive.protocol`.
     """
 
     conversation_id: str
@@ -37,7 +37,7 @@ class AwayTurn:
 
     Attributes:
         turn_id: Its id.
-        asked: When the script said so: milliseconds of Redis's clock.
+        asked: Time of the script's refusal: milliseconds of Redis's clock.
     """
 
     turn_id: str
@@ -49,7 +49,7 @@ Absent: TypeAlias = Away | AwayTurn
 
 
 def away_of(error: RedisError) -> Absent | None:
-    """What a script has refused to touch; None for any other error."""
+    """The archived record that a script refused to touch; None for any other error."""
     if found := _AWAY.fullmatch(str(error)):
         return Away(conversation_id=found[2], version=found[1])
     found = _AWAY_TURN.fullmatch(str(error))
@@ -57,7 +57,7 @@ def away_of(error: RedisError) -> Absent | None:
 
 
 def no_archive() -> ArchiveUnavailable:
-    """The error of a process that needs something from the archive, and has none."""
+    """The error of a process that needs an archived record but has no archive."""
     return ArchiveUnavailable(
         "the conversation or turn is in the archive, but this process has no archive: set "
         "AGENTAPI_ARCHIVE_URL here to the same value as in the workers"

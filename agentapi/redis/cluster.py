@@ -1,8 +1,8 @@
 """A client of Redis Cluster that behaves like the client of one server.
 
-redis-py knows where slots are, and holds the connections to each node. What is added here: a
-pipeline that takes scripts, is sent to its nodes side by side, and says for each command how it
-went, so that a shard that is away costs the others nothing.
+redis-py knows where slots are and holds the connections to each node. This module adds a pipeline
+that takes scripts, is sent to its nodes in parallel, and returns each command's result separately,
+so that an unavailable shard does not affect the others.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Answers: TypeAlias = list[Any]
 
 
 class ClusterClient(redis.Redis):
-    """Takes commands and pipelines as `redis.Redis` does. Safe to share between threads."""
+    """Accepts commands and pipelines like `redis.Redis`. Safe to share between threads."""
 
     def __init__(
         self, nodes: Sequence[tuple[str, int]], options: Mapping[str, Any], patience: float
@@ -67,8 +67,8 @@ class ClusterClient(redis.Redis):
 
         Args:
             nodes: Host and port of some nodes; the others are found.
-            options: Of every connection.
-            patience: Seconds for which a command waits for a slot that is on the move.
+            options: Options of every connection.
+            patience: Seconds for which a command waits for a migrating slot.
         """
         # The connections of the base class are never used.
         super().__init__()
@@ -91,7 +91,7 @@ class ClusterClient(redis.Redis):
 
     @override
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> ClusterPipeline:
-        """Commands that are sent together; those of a transaction must be in one slot."""
+        """A pipeline. All commands of a transaction must be in one slot."""
         return ClusterPipeline(self, transaction)
 
     def primaries(self) -> Sequence[ClusterNode]:
@@ -101,10 +101,11 @@ class ClusterClient(redis.Redis):
         return found
 
     def send(self, commands: Sequence[Command], *, patience: float | None = None) -> Answers:
-        """Send commands to their nodes, side by side; never raises what one of them ended with.
+        """Send commands to their nodes in parallel. Errors of single commands are returned, not
+        raised.
 
         Args:
-            commands: Those of one slot are carried out in this order.
+            commands: Commands of one slot are executed in this order.
             patience: Seconds after which a node's commands end with a timeout.
         """
         answers: Answers = [None] * len(commands)
@@ -160,7 +161,7 @@ class ClusterClient(redis.Redis):
             return self._map
 
     def refresh(self) -> None:
-        """Look at the cluster's map again, unless somebody does so now or has just done so."""
+        """Update the cluster's slot map, unless another thread is doing so or has just done so."""
         known = self._known()
         if not self._refreshing.acquire(blocking=False):
             return
@@ -169,7 +170,7 @@ class ClusterClient(redis.Redis):
                 return
             known.nodes_manager.initialize(last_failed_node_name=self._silence.first())
         except RedisClusterException as error:
-            # All nodes that it knows are gone; the URL may name others by now.
+            # All known nodes are gone; the URL's host names may resolve to others by now.
             with self._lock:
                 if self._map is known:
                     self._map = None
@@ -205,7 +206,7 @@ class ClusterClient(redis.Redis):
         return self.node_of_slot(key_slot(key))
 
     def address_of(self, key: str) -> str | None:
-        """Where the primary of a key is, as far as it is known. Asks no server."""
+        """The address of a key's primary, as far as it is known. Asks no server."""
         known = self._map
         try:
             node = known.nodes_manager.get_node_from_slot(key_slot(key.encode())) if known else None
@@ -258,7 +259,7 @@ class ClusterClient(redis.Redis):
         return found
 
     def _threads_of(self, node: ClusterNode) -> ThreadPoolExecutor:
-        """Threads of its own for each node: those of a silent one are all taken."""
+        """Separate threads for each node, because a silent node occupies all of its threads."""
         threads = self._threads.get(node.name)
         if threads is None:
             with self._lock:
@@ -270,7 +271,7 @@ class ClusterClient(redis.Redis):
     def _ask(
         self, node: ClusterNode, commands: Sequence[Command], numbers: Sequence[int]
     ) -> Answers:
-        """Carry out commands on a node; a lost connection is the answer to all of them."""
+        """Execute commands on a node; a lost connection is the answer to all of them."""
         try:
             with self.watched(node):
                 return self._carry_out(client_of(node), [commands[n] for n in numbers])
@@ -279,7 +280,7 @@ class ClusterClient(redis.Redis):
 
     @contextmanager
     def watched(self, node: ClusterNode) -> Iterator[None]:
-        """Talk to a node, unless it is silent; and note whether it answers in time."""
+        """Talk to a node unless it is silent, and record whether it answers in time."""
         self._silence.check(node)
         try:
             yield
@@ -300,7 +301,7 @@ class ClusterClient(redis.Redis):
         return answers
 
     def _passes(self, answer: Any, command: Command, lost: int) -> bool:
-        """Whether a command should be sent again; learns from the answer where to."""
+        """Whether a command must be sent again; learns from the answer to which node."""
         if not isinstance(answer, Exception):
             return False
         command.asked = None
@@ -310,7 +311,7 @@ class ClusterClient(redis.Redis):
                 return True
             case AskError():
                 node = self._known().nodes_manager.get_node(answer.host, answer.port)
-                # A node that is new to us is on the map by the next look.
+                # A node that is new to us is on the map after the next update.
                 command.asked = node if node is not None and node.redis_connection else None
                 return True
             case TryAgainError():
@@ -329,7 +330,7 @@ class ClusterClient(redis.Redis):
         try:
             self._known().nodes_manager.move_slot(answer)
         except KeyError:
-            # Nobody served the slot when the map was made.
+            # No node served the slot when the map was made.
             self._look_again()
 
     def _look_again(self) -> None:
@@ -340,7 +341,7 @@ class ClusterClient(redis.Redis):
 
 
 class ClusterPipeline(Pipeline):
-    """Buffers commands; `execute` sends them to their nodes side by side."""
+    """Buffers commands; `execute` sends them to their nodes in parallel."""
 
     def __init__(self, client: ClusterClient, transaction: bool) -> None:
         callbacks = client.response_callbacks
@@ -361,7 +362,7 @@ class ClusterPipeline(Pipeline):
         return answers
 
     def execute_each(self, patience: float) -> Answers:
-        """Send the commands; a shard that is away does not keep the others' answers.
+        """Send the commands. An unavailable shard does not hold up the others' answers.
 
         Args:
             patience: Seconds to wait for a shard.
@@ -370,7 +371,7 @@ class ClusterPipeline(Pipeline):
             The answer of each command, or the error that it failed with.
 
         Raises:
-            redis.RedisError: All of them ended with one.
+            redis.RedisError: All of them failed.
         """
         stack, self.command_stack = self.command_stack, []
         commands = [Command(args, options) for args, options in stack]
@@ -394,7 +395,7 @@ class ClusterPipeline(Pipeline):
 
 
 def nodes_of(client: redis.Redis) -> Iterator[redis.Redis]:
-    """A client of each server that has keys: of the one, or of each primary of a cluster."""
+    """A client of each server that has keys: the single server, or each primary of a cluster."""
     if isinstance(client, ClusterClient):
         yield from (client_of(node) for node in client.primaries())
     else:
@@ -405,7 +406,8 @@ def client_of(node: ClusterNode) -> redis.Redis:
     """The connections to a node.
 
     Raises:
-        redis.ConnectionError: A moving slot has just named it; the next look at the map finds it.
+        redis.ConnectionError: A migrating slot has just named it; the next update of the map finds
+            it.
     """
     client: redis.Redis | None = node.redis_connection
     if client is None:
@@ -414,7 +416,7 @@ def client_of(node: ClusterNode) -> redis.Redis:
 
 
 def _carry_out(client: redis.Redis, commands: Sequence[Command]) -> Answers:
-    """Carry out commands on one node, in one round trip."""
+    """Execute commands on one node, in one round trip."""
     if len(commands) == 1 and commands[0].asked is None and commands[0].replicas is None:
         try:
             send: Any = client.execute_command
@@ -445,7 +447,7 @@ def _carry_out(client: redis.Redis, commands: Sequence[Command]) -> Answers:
 
 
 def _report(answers: Future[Answers]) -> None:
-    """Nobody reads the answers of a call that was given up. An error in our own code shows here."""
+    """The answers of an abandoned call are not read, so errors in our own code are logged here."""
     error = answers.exception()
     if error is not None:
         log.error(LogLine("shard.fault", {"error": type(error).__name__}, frames_of(error)))

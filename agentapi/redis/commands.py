@@ -1,4 +1,4 @@
-"""Commands on their way to the nodes of a cluster, and which nodes are silent."""
+"""Commands for the nodes of a cluster, and the record of silent nodes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PROBE_EVERY: Final = 1.0
 
 @dataclass(slots=True)
 class Command:
-    """A command on its way.
+    """A command to send.
 
     Attributes:
-        args: As redis-py takes it.
-        options: redis-py's, for the answer.
-        script: The text of the script that it calls by its hash.
-        replicas: What must have it before it counts as carried out; see `Replicas`.
-        asked: The node that a moving slot has named for the next try.
+        args: The arguments in redis-py's form.
+        options: redis-py's options for the answer.
+        script: The text of the script that the command calls by hash.
+        replicas: The replicas that must have the write before it counts as done; see `Replicas`.
+        asked: The node that a migrating slot has named for the next attempt.
     """
 
     args: Sequence[Any]
@@ -42,8 +42,8 @@ class Replicas:
     """How many replicas must have a write, and how long to wait for them.
 
     Attributes:
-        count: The replicas.
-        milliseconds: The longest wait.
+        count: Number of replicas.
+        milliseconds: Maximum wait.
     """
 
     count: int
@@ -55,7 +55,7 @@ class Replicas:
         return [(mark, {}), (("WAIT", self.count, self.milliseconds), {})]
 
     def missing(self, reached: Any) -> ResponseError | None:
-        """The error of a write that too few replicas have."""
+        """The error for a write that too few replicas have."""
         if isinstance(reached, Exception) or int(reached) < self.count:
             return ResponseError(
                 f"NOREPLICAS {reached} of {self.count} replicas have the write; the write is not "
@@ -65,8 +65,8 @@ class Replicas:
 
 
 class Silence:
-    """Nodes that did not answer in time. Until one answers again, one call at a time tries it: the
-    others would only wait, and a worker has few threads that may."""
+    """Nodes that did not answer in time. Until a node answers again, only one call at a time tries
+    it: the others would only wait, and a worker has few threads for that."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Silence:
 
     def check(self, node: ClusterNode) -> None:
         """Raises:
-        redis.ConnectionError: Another call tries the node now, or has just done so.
+        redis.ConnectionError: Another call is trying the node now, or has just done so.
         """
         if node.name not in self._since:
             return
@@ -88,16 +88,16 @@ class Silence:
             self._since[node.name] = now + _PROBE_EVERY
 
     def first(self) -> str | None:
-        """The name of one that is silent."""
+        """The name of a silent node."""
         return next(iter(tuple(self._since)), None)
 
     def begins(self, node: ClusterNode) -> None:
-        """Note that a node did not answer in time."""
+        """Record that a node did not answer in time."""
         with self._lock:
             self._since[node.name] = time.monotonic() + _PROBE_EVERY
 
     def ends(self, node: ClusterNode) -> None:
-        """Note that it answered."""
+        """Record that a node answered."""
         if node.name in self._since:
             with self._lock:
                 self._since.pop(node.name, None)

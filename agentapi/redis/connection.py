@@ -1,4 +1,4 @@
-"""Connections to Redis for threads, and Redis's errors as errors of this project."""
+"""Connections to Redis for threads, and the translation of Redis's errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def connect(settings: Settings, *, block: float | None = None) -> redis.Redis:
 
     Args:
         settings: URL and timeout.
-        block: For a client that waits in blocking reads: the longest such wait in seconds.
+        block: Maximum seconds of a blocking read, for a client that uses them.
 
     Raises:
         ConfigurationError: The URL is not a Redis URL, or a file for TLS cannot be used.
@@ -101,14 +101,14 @@ def connection_options(
 
     Args:
         settings: The timeout.
-        block: The longest wait of a blocking read in seconds; None without blocking reads.
+        block: Maximum seconds of a blocking read; None without blocking reads.
         retry: The kind of retries: for threads or for event loops.
     """
-    # A cut connection is worth another try. A timeout is not: the caller has waited long enough.
+    # A lost connection is retried. A timeout is not: the caller has waited long enough.
     backoff = ExponentialWithJitterBackoff(base=0.02, cap=0.5)
     timeout = settings.redis_timeout
     return {
-        # A blocking read is silent for as long as it waits, which must not count as a timeout.
+        # A blocking read is silent while it waits, which must not count as a timeout.
         "socket_timeout": timeout if block is None else block + timeout,
         "socket_connect_timeout": min(timeout, 3),
         "socket_keepalive": True,
@@ -152,7 +152,7 @@ def on_cluster(settings: Settings) -> bool:
 
 
 def cluster_nodes(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """The addresses of the nodes in the URL; and the options of their connections that it has.
+    """The addresses of the nodes in the URL, and its options for their connections.
 
     Raises:
         ValueError: A port is not a number.
@@ -169,7 +169,7 @@ def cluster_nodes(settings: Settings) -> tuple[list[tuple[str, int]], dict[str, 
 
 
 def bad_url(settings: Settings) -> ConfigurationError:
-    """A URL that cannot be read. What Python says of it may quote a part of its password."""
+    """The error for an unreadable URL. Python's own error may quote a part of the password."""
     return ConfigurationError(
         f"AGENTAPI_REDIS_URL is {without_password(settings.redis_url)!r}, which cannot be read: "
         "expected a URL such as redis://127.0.0.1:6379/0, rediss://… for TLS, "
@@ -180,10 +180,10 @@ def bad_url(settings: Settings) -> ConfigurationError:
 
 @contextmanager
 def translate_errors(url: str) -> Iterator[None]:
-    """Translate errors of Redis's client to errors of this project.
+    """Translate errors of the Redis client to errors of this project.
 
     Args:
-        url: Named in the message, without its password.
+        url: The URL for the message, which shows it without the password.
 
     Raises:
         StoreUnavailable: Redis cannot be reached or cannot write now; the same call may succeed
@@ -196,12 +196,12 @@ def translate_errors(url: str) -> Iterator[None]:
     except RedisError as error:
         raise translated(error, url) from error
     except RedisClusterException as error:
-        # The client for event loops raises it when it finds no node that can be reached.
+        # The client for event loops raises it if it cannot reach any node.
         raise translated(redis.ConnectionError(str(error)), url) from error
 
 
 def translated(error: RedisError, url: str) -> AgentAPIError:
-    """The error of this project for one of Redis's client; see `translate_errors`."""
+    """This project's error for an error of the Redis client; see `translate_errors`."""
     return _translated(error, without_password(url))
 
 
@@ -240,7 +240,7 @@ def _translated(error: RedisError, address: str) -> AgentAPIError:
             f"Redis at {address} does not accept commands now (it is a replica, is still loading, "
             f"or its disk is full): {_reason(error)}"
         )
-    # An invalid response is what a plain connection reads from a port that expects TLS.
+    # A connection without TLS to a TLS port reads an invalid response.
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, InvalidResponse)):
         why = why_out_of_reach(error, address, "AGENTAPI_REDIS_URL")
         return StoreUnavailable(f"Redis at {address} is out of reach: {why}")
@@ -254,13 +254,14 @@ _BY_TYPE: Final = (ReadOnlyError, ClusterDownError, TryAgainError, NoScriptError
 
 
 def _begins(error: RedisError) -> str:
-    """The first word of Redis's error; for some errors redis-py removes it and uses a type."""
+    """The first word of Redis's error. For some errors redis-py removes it and uses a type
+    instead."""
     if isinstance(error, _BY_TYPE):
         return "READONLY"
     return _reason(error).partition(" ")[0]
 
 
 def _reason(error: RedisError) -> str:
-    """What Redis said. In a pipeline redis-py puts the command before it, with its arguments,
-    which may be what users said."""
+    """Redis's error text. In a pipeline redis-py puts the command and its arguments before it,
+    which may contain users' text."""
     return str(error).rpartition(" of pipeline caused error: ")[2][:_MAX_REASON]

@@ -1,7 +1,7 @@
 """Names of the keys in Redis.
 
 All keys of a conversation and of its turns have its partition as hash tag, so that one script can
-change them together, and so that a cluster can have each partition on another node.
+change them together, and so that a cluster can place each partition on a different node.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def due_key(partition: int) -> str:
 
 
 def claimed_key(partition: int) -> str:
-    """Name of the key that tells how far a partition's wake-ups have been claimed."""
+    """Name of the key that records how far a partition's wake-ups have been claimed."""
     return f"agentapi:{{{partition:03d}}}:claimed"
 
 
@@ -96,22 +96,22 @@ def ends_key(partition: int) -> str:
 
 
 def untold_key(partition: int) -> str:
-    """Name of the index of a partition's ends that hooks are to be told of."""
+    """Name of the index of a partition's ends for which hooks must be called."""
     return f"agentapi:{{{partition:03d}}}:untold"
 
 
 def hooked_key(partition: int, agent: str) -> str:
-    """Name of the key that says that workers have a hook for the ends of an agent's turns."""
+    """Name of the key that records that workers have a hook for the ends of an agent's turns."""
     return f"agentapi:{{{partition:03d}}}:hooked:{agent}"
 
 
 def copies_key(partition: int) -> str:
-    """The index of a partition's archived copies that are not valid yet, or not any more."""
+    """The index of a partition's archived copies that are not yet valid, or no longer valid."""
     return f"agentapi:{{{partition:03d}}}:copies"
 
 
 def copied_key(partition: int) -> str:
-    """Name of the key that has the newest version of the copies of a partition's turns."""
+    """Name of the key with the newest version of the copies of a partition's turns."""
     return f"agentapi:{{{partition:03d}}}:copied"
 
 
@@ -130,7 +130,7 @@ CANCELS_TTL = 60
 
 
 def cancels_key(process: str) -> str:
-    """Name of the list by which a worker process is told that a turn of it is cancelled."""
+    """Name of the list that notifies a worker process that one of its turns is cancelled."""
     return f"agentapi:cancels:{{{process}}}"
 
 

@@ -1,4 +1,4 @@
-"""Which hash slot of a cluster a command goes to."""
+"""The hash slot of a cluster that a command goes to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WITHOUT_KEY: Final = frozenset(
 
 def key_of(args: Sequence[Any]) -> bytes | None:
     """The first key of a command; None for one that belongs to no slot."""
-    # redis-py joins some names of two words.
+    # redis-py joins some command names of two words.
     name = str(args[0]).upper().partition(" ")[0]
     if name in _SCRIPTS:
         key = args[3] if int(args[2]) else None
@@ -32,24 +32,24 @@ def key_of(args: Sequence[Any]) -> bytes | None:
 def waited_of(key: str) -> str:
     """A key in the same slot that is written before each wait for replicas.
 
-    WAIT asks for what its own connection has written. A call that is repeated may find its work
-    done and write nothing; then the wait would prove nothing.
+    WAIT covers only what its own connection has written. A repeated call may find its work done and
+    write nothing; then the wait would prove nothing.
     """
     return f"agentapi:{{{_tag_of(key)}}}:waited"
 
 
 def guard_of(key: str) -> str:
-    """A key in the same slot that nobody ever writes.
+    """A key in the same slot that is never written.
 
-    A script that names it besides its own keys is refused as a whole while its slot moves from
-    node to node key by key: what it reads or writes may be on both. Without it the script could
-    begin, and stop halfway at a key that has moved.
+    A script that names it in addition to its own keys is refused as a whole while its slot
+    migrates, when its keys may be on both nodes. Without it the script could start, and stop
+    halfway at a key that has moved.
     """
     return f"agentapi:{{{_tag_of(key)}}}:never"
 
 
 def _tag_of(key: str) -> str:
-    """A key's hash tag, or one that has the slot of a key without one."""
+    """A key's hash tag, or a tag with the same slot for a key without one."""
     _, brace, rest = key.partition("{")
     tag, closing, _ = rest.partition("}")
     return tag if brace and closing and tag else key

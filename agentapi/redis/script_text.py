@@ -1,7 +1,7 @@
-"""The text of a Lua script: what it needs of the preludes, then the script itself.
+"""The text of a Lua script: the parts of the preludes that it needs, then the script itself.
 
-Redis compiles a script once, but runs all of its text on every call, and makes each shared function
-again. So a script gets only the functions that it calls.
+Redis compiles a script once, but runs its whole text on every call and creates each shared function
+again. So a script contains only the functions that it calls.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def script_text(preludes: Sequence[str], script: str) -> str:
     """Put the parts of the preludes that a script uses before it.
 
     Args:
-        preludes: Local functions and values at the left margin, each used only by what follows it.
-        script: The script, whose header stays.
+        preludes: Top-level local functions and values, each used only by later ones.
+        script: The script; its header is kept.
     """
     needed = _words(script)
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""Lua scripts: read from files, registered with a client, run with one EVALSHA for each call."""
+"""Lua scripts: read from files, registered with a client, and run with one EVALSHA per call."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ class ScriptSet:
     names: tuple[str, ...]
 
     def cluster_source(self, name: str) -> str:
-        """The same for a cluster, where the last key of each call is a guard (`guard_of`)."""
+        """The source for a cluster, where the last key of each call is a guard (`guard_of`)."""
         return WITHOUT_GUARD + self.source(name)
 
     def source(self, name: str) -> str:
-        """The text that Redis gets: what it needs of the common and the package's prelude, then
-        the script."""
+        """The text for Redis: the needed parts of the common and the package's prelude, then the
+        script."""
         return _source(self.package, name)
 
 
 def hash_of(text: str) -> str:
-    """What Redis calls a script."""
+    """Redis's hash of a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -93,7 +93,7 @@ turn or end it. Steps in between are repeated if they are lost."""
 
 
 class ClusterScripts:
-    """A set of scripts on a cluster: each call goes to the node that has its slot."""
+    """A set of scripts on a cluster: each call goes to the node of its slot."""
 
     def __init__(
         self, client: ClusterClient, scripts: ScriptSet, replicas: Replicas | None
@@ -152,7 +152,8 @@ class Scripts:
             keep_connections: Whether each calling thread keeps a connection. Otherwise the pool
                 checks a socket and takes two locks for each command, an eighth of a worker's cost
                 for a turn. For threads that come and go, the pool is the cheaper choice.
-            replicas: What must have the writes of `WAIT_AFTER` before they count as made.
+            replicas: The replicas that must have the writes of `WAIT_AFTER` before they count as
+                done.
         """
         self._client = client
         self._set = scripts
@@ -174,7 +175,7 @@ class Scripts:
         return self._cluster is not None
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script. If it needs something that is in the archive, bring that back first."""
+        """Run a script. If it needs a record that is in the archive, bring that back first."""
         for _ in range(MAX_RETURNS if self.bring_back else 0):
             try:
                 return self._call(name, keys, args)
@@ -215,13 +216,13 @@ class Scripts:
     def call_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run a script several times, in this order, in one round trip.
 
-        The first call carries the script's text, so that Redis knows the script when the others
-        name it by its hash. If all of them only named it, another process could load it in between:
-        the later calls would then run and the earlier ones fail. redis-py's own answer is to ask
-        Redis before each pipeline, which costs another round trip.
+        The first call contains the script's text, so that Redis knows the script when the others
+        name it by its hash. If all calls only named it, another process could load it in between,
+        so that later calls would run and earlier ones fail. redis-py itself asks Redis before each
+        pipeline, which costs another round trip.
 
-        On a cluster each node has a pipeline of its own, and only the calls of one slot have an
-        order. A call that needs something from the archive is made again when the others are done.
+        On a cluster each node has its own pipeline, and only calls of the same slot are ordered. A
+        call that needs a record from the archive is repeated when the others are done.
         """
         if len(calls) == 1:
             return [self.call(name, *calls[0])]
@@ -255,7 +256,7 @@ class Scripts:
     def call_each(
         self, name: str, calls: Sequence[Call], *, patience: float | None = None
     ) -> list[Any]:
-        """As `call_many`, but a shard that is away does not keep the others' answers.
+        """Like `call_many`, but an unavailable shard does not hold up the others' answers.
 
         Args:
             name: The script.
@@ -263,8 +264,8 @@ class Scripts:
             patience: Seconds to wait for a shard of a cluster.
 
         Returns:
-            For each call its answer; or the `redis.RedisError` that it ended with, unless all
-            ended with one.
+            The answer of each call, or the `redis.RedisError` that it failed with, unless all
+            failed.
         """
         if self._cluster is not None:
             return self._cluster.call_each(name, calls, patience)
@@ -297,13 +298,13 @@ class Scripts:
             return self._client
         client: redis.Redis | None = getattr(self._kept, "client", None)
         if client is None:
-            # One connection for each thread, so no lock is needed around it.
+            # One connection per thread, so it needs no lock.
             client = self._kept.client = self._client.client()  # type: ignore[no-untyped-call]
         return client
 
     def _let_go(self) -> None:
-        """Close this thread's connection. Behind Sentinel only the pool looks up the master; a
-        kept connection would stay with a server that is a replica by now."""
+        """Close this thread's connection. Behind Sentinel only the pool looks up the master; a kept
+        connection would stay with a server that may have become a replica."""
         client: redis.Redis | None = getattr(self._kept, "client", None)
         if client is not None:
             del self._kept.client

@@ -1,7 +1,7 @@
-"""Waits for news in many streams of a cluster at once.
+"""Waits for new entries in many streams of a cluster.
 
-Redis answers a blocking read of streams in one slot only. So each slot has a connection of its own
-with one read under way, and one thread waits for whichever answers first.
+Redis allows a blocking read only for streams in one slot. So each slot has its own connection with
+one pending read, and one thread waits for the first answer.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _PASSING: Final = (AskError, TryAgainError, ReadOnlyError)
 
 @dataclass(slots=True)
 class _Read:
-    """A read under way: its streams with where each is, its connection, and when Redis must have
-    answered it."""
+    """A pending read: its streams and their positions, its connection, and the time by which Redis
+    must have answered."""
 
     streams: Mapping[str, str]
     node: ClusterNode
@@ -47,14 +47,16 @@ class _Read:
 
 
 class StreamWaiter:
-    """Reads of any number of slots. `read` belongs to one thread, `interrupt` to any."""
+    """Reads of any number of slots. Only one thread may call `read`; any thread may call
+    `interrupt`."""
 
     def __init__(self, client: ClusterClient, block: float) -> None:
         """Connects when first used.
 
         Args:
-            client: Whose connections do not block: an answer is only read when it is there.
-            block: Seconds after which Redis ends a read without news.
+            client: A client with non-blocking connections: an answer is read only when it has
+                arrived.
+            block: Seconds after which Redis ends a read without new entries.
         """
         self._client = client
         self._block = block
@@ -74,7 +76,7 @@ class StreamWaiter:
             self._waker.send(b"\0")
 
     def read(self, streams: Mapping[str, str], count: int | None, timeout: float) -> Reply:
-        """Entries behind the ids of some streams; waits for the first of them.
+        """Entries after the ids of some streams; waits for the first of them.
 
         Raises:
             redis.RedisError: A stream cannot be read, or no shard can be reached.
@@ -105,7 +107,7 @@ class StreamWaiter:
         return found
 
     def _ask(self, wanted: Mapping[int, Mapping[str, str]], count: int | None) -> None:
-        """Begin the reads that are not under way."""
+        """Start the reads that are not pending."""
         failed: redis.RedisError | None = None
         for slot, streams in wanted.items():
             if slot in self._reads or self._away.get(slot, 0) > time.monotonic():
@@ -163,7 +165,7 @@ class StreamWaiter:
             self._client.refresh()
 
     def _keep_time(self) -> None:
-        """Forget slots that have rested, and give up reads that a silent shard does not answer."""
+        """Release slots that have rested, and abandon reads that a silent shard does not answer."""
         now = time.monotonic()
         for slot in [slot for slot, read in self._reads.items() if read.late < now]:
             self._drop(slot)
@@ -171,7 +173,7 @@ class StreamWaiter:
         self._away = {slot: until for slot, until in self._away.items() if until > now}
 
     def _drop(self, slot: int) -> None:
-        """End a read that names other streams than are wanted now."""
+        """End a read whose streams differ from those that are needed now."""
         read = self._reads.pop(slot)
         self._selector.unregister(read.connection._sock)
         # Redis would answer it later, in place of the connection's next command.

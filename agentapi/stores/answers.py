@@ -90,18 +90,19 @@ class Claim:
     """A won claim: the lease, the turn, and what the agent loop starts from.
 
     Attributes:
-        steps: The journal.
-        history: Messages before the turn, as many as the window asked for.
-        calls: What became of calls that waited.
+        steps: The recorded steps.
+        history: Messages before the turn, as many as the window requests.
+        calls: Outcomes of calls that waited.
         answering: The agent that the conversation was handed over to, if any.
         spent: What the conversation's turns have spent.
         summary: The summary of the conversation's beginning, and the number of all messages.
         calibration: How many tokens the provider counts for one estimated token.
-        contexts: How many tokens models accept, as the conversation has learned; by
+        contexts: How many tokens models accept, as learned by the conversation, by
             ``provider:model``.
         now: The store's time.
-        cause: Why it was claimed; None when this answer repeats an earlier one.
-        waited: Seconds for which the turn could have run before; None like `cause`.
+        cause: Why it was claimed; None if this answer repeats an earlier one.
+        waited: Seconds for which the turn was ready before the claim; None under the same condition
+            as `cause`.
         lost: The claim before this one, if its worker was lost.
     """
 
@@ -116,7 +117,7 @@ class Claim:
     calibration: float = 1.0
     contexts: Mapping[str, int] = field(default_factory=dict)
     now: float = 0.0
-    # Not compared: they are for metrics and traces, and a repeat does not know them.
+    # Not compared: they are for metrics and traces, and a repeated answer lacks them.
     cause: ClaimCause | None = field(default=None, compare=False)
     waited: float | None = field(default=None, compare=False)
     lost: LostClaim | None = field(default=None, compare=False)
@@ -124,8 +125,8 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
-    """A claim that was won, but this release cannot run the turn: a record of it, or of its
-    history, comes from a newer release or is broken.
+    """A claim that succeeded for a turn that this release cannot run: a record of the turn, or of
+    its history, comes from a newer release or is broken.
 
     The caller holds the lease. It ends the turn (`commit`), or hands it back with a delay
     (`release`), so that a newer worker may take it.
@@ -133,8 +134,8 @@ class Unreadable:
     Attributes:
         error: What cannot be read, and what to do.
         turn: The turn; None when its own record cannot be read.
-        attempt: How often the turn was claimed.
-        deferrals: How often it was handed back with a delay.
+        attempt: How many times the turn was claimed.
+        deferrals: How many times it was handed back with a delay.
     """
 
     lease: Lease
@@ -181,19 +182,21 @@ class Ending:
 
     Attributes:
         status: `COMPLETED`, `FAILED` or `CANCELLED`.
-        messages: What enters the history, all together. For a turn without a reply, they enter only
-            if its `on_abort`, or for a failed one its `on_failure`, is ``keep`` when it ends.
+        messages: The messages that enter the history, atomically. For a turn without a reply, they
+            enter only if its `on_abort`, or for a failed turn its `on_failure`, is ``keep`` when it
+            ends.
         usage: Tokens of the recorded steps of all attempts.
         steps: Number of model responses and tool results.
-        spent: What counts towards the conversation's limits, child turns included.
-        calibration: How many tokens the provider counted for one estimated token, if it did.
-        contexts: What the conversation has learned of its models' contexts; None for no change.
+        spent: Usage that counts towards the conversation's limits, including child turns.
+        calibration: How many tokens the provider counted for one estimated token; None without a
+            count.
+        contexts: What the conversation learned about its models' contexts; None for no change.
         error: Why it failed, for `FAILED`.
         answered_by: The agent that replied.
         handed_over: Whether that agent answers the conversation from now on.
         structured: Whether the reply is JSON of the agent's `output_type`.
-        refused: Whether the turn's own messages are at fault. Then they enter the history only if
-            `on_abort` is ``keep``, whatever `on_failure` is.
+        refused: Whether the turn's own messages are the cause. Then they enter the history only if
+            `on_abort` is ``keep``, regardless of `on_failure`.
         last_step: The response that ended the turn, if it was not recorded; for the turn's log.
     """
 
@@ -221,16 +224,16 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnPast:
-    """What is known of a turn's past.
+    """The stored past of a turn.
 
     Attributes:
-        turn: The turn as it stands.
+        turn: The turn in its current state.
         marks: Its log, oldest first.
-        steps: Its recorded steps, for as long as its journal is kept.
-        pending: Its calls that wait.
+        steps: Its recorded steps, while its journal is kept.
+        pending: Its waiting calls.
         now: The store's time, in seconds since 1970.
-        place: The last message of the history when the turn ended, if it left nothing there;
-            at position -1 when there was none.
+        place: The last message of the history when the turn ended, if the turn left no messages
+            there; at position -1 if the history was empty.
     """
 
     turn: Turn
@@ -242,7 +245,7 @@ class TurnPast:
 
 
 class CancelOutcome(StrEnum):
-    """What a cancellation did."""
+    """The result of a cancellation."""
 
     CANCELLED = "cancelled"
     """The turn is cancelled."""
@@ -255,7 +258,7 @@ class CancelOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cancellation:
-    """What a cancellation did, and the wake-up to send now, if any."""
+    """The result of a cancellation, and the wake-up to send now, if any."""
 
     outcome: CancelOutcome
     wakeup: Wakeup | None = None
@@ -266,7 +269,7 @@ class Recorded:
     """The answer to a recorded step.
 
     Attributes:
-        cancel: Whether somebody asked to cancel the turn.
+        cancel: Whether the turn's cancellation was requested.
         steered: Whether messages wait to join the turn.
     """
 
@@ -288,8 +291,8 @@ class Election:
 
     Attributes:
         groups: The groups of partitions that the candidate sweeps (see `agentapi.stores.groups`).
-        since_sweep: Seconds since the sweep of the group whose last sweep is the longest ago; None
-            while there is a group that nobody has swept yet.
+        since_sweep: Seconds since the last sweep of the group that has gone longest without one;
+            None while a group has never been swept.
     """
 
     groups: frozenset[int]
@@ -297,7 +300,7 @@ class Election:
 
     @property
     def leads(self) -> bool:
-        """Whether the candidate does what one worker of the fleet has to do."""
+        """Whether the candidate is the lead worker."""
         return LEADS in self.groups
 
 

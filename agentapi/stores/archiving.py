@@ -1,4 +1,4 @@
-"""Conversations between Redis and the archive; see docs/guides/archive.md."""
+"""Moving conversations between Redis and the archive; see docs/guides/archive.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the turns of the whole fleet wait for."""
+"""The backlog: what the turns of the whole fleet wait for."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ class ReadyTurn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backlog:
-    """The first turns of all inboxes. Turns behind them wait for their own conversation.
+    """Counts of the first turns of all inboxes. The turns behind them wait for their own
+    conversation.
 
     Attributes:
-        ready: How many could run and have no worker, by partition.
+        ready: How many can run but have no worker, by partition.
         running: How many have a worker.
-        parked: How many wait without a worker, by what for: ``provider``,
+        parked: How many wait without a worker, by what they wait for: ``provider``,
             ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
-        oldest_ready: Seconds for which the first of the ready ones has waited; 0 if there is none.
-        first_ready: That turn; None if there is none.
-        missing: The part of a cluster that did not answer and is in no number; None if all did.
+        oldest_ready: Seconds for which the oldest ready turn has waited; 0 if there is none.
+        first_ready: The oldest ready turn; None if there is none.
+        missing: The part of a cluster that did not answer and is not counted; None if all shards
+            answered.
     """
 
     ready: Mapping[int, int] = field(default_factory=dict)
@@ -49,10 +51,10 @@ class Backlog:
 
 
 class BacklogStore(Protocol):
-    """For those who watch the fleet."""
+    """The part of the store for views of the fleet."""
 
     def backlog(self) -> Backlog:
-        """What turns wait for now; on a cluster, as far as its shards answer.
+        """The current backlog; on a cluster, without shards that do not answer.
 
         Raises:
             StoreUnavailable: No shard answers.

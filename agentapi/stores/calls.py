@@ -29,7 +29,7 @@ class Suspended(StrEnum):
 
 
 class ErrandKind(StrEnum):
-    """Work that one partition has left for another."""
+    """A kind of work that one partition has left for another."""
 
     START = "start"
     """Enqueue the turn's children."""
@@ -46,7 +46,7 @@ class Errand:
     """Work that crosses partitions. It stays in the due index until it is done.
 
     Attributes:
-        kind: What is to be done.
+        kind: The work to do.
         turn_id: The turn to do it for.
         partition: The partition whose due index holds the errand.
     """
@@ -63,8 +63,8 @@ class CallStore(Protocol):
         """Let the turn wait without a worker: running -> parked.
 
         Returns:
-            Whether the turn waits; or the calls as they stand, when something that it would wait
-            for has already arrived and the worker can continue.
+            Whether the turn waits; or the state of the calls, if something that it would wait for
+            has already arrived and the worker can continue.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -72,22 +72,22 @@ class CallStore(Protocol):
         ...
 
     def decide(self, turn_id: str, call_id: str, decision: Decision) -> Wakeup | None:
-        """Answer a question; returns the wake-up to send now.
+        """Decide about a call; returns the wake-up to send now.
 
         Raises:
             TurnNotFound: There is no such turn.
-            CallNotPending: The call does not wait for a decision, or has a different one.
+            CallNotPending: The call is not waiting for a decision, or has a different one.
         """
         ...
 
     def answer(self, turn_id: str, answers: Answers) -> Wakeup | None:
-        """Answer calls of a turn, all or none; returns the wake-up to send now.
+        """Answer calls of a turn, all or nothing; returns the wake-up to send now.
 
-        The turn goes on when no call waits for its client any more.
+        The turn continues when no call waits for its client any longer.
 
         Raises:
             TurnNotFound: There is no such turn.
-            CallNotPending: One of the calls does not wait, or has a different answer.
+            CallNotPending: One of the calls is not waiting, or has a different answer.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Conversations outside of their turns: opened, labelled, read, copied and deleted."""
+"""Operations on conversations outside of turns: open, label, read, copy and delete."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LEFT_TTL: Final = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenConversation:
-    """What is to be done with a conversation.
+    """A request to create, label or extend a conversation.
 
     Attributes:
         create: Whether to create it when it does not exist.
         user_id: The user that a new conversation begins with.
-        metadata: Its metadata from now on; unchanged when not given.
-        idle_time: Seconds of inactivity after which it is forgotten; unchanged when not given.
-        operation: Names this call; a repeat with the same name appends nothing.
+        metadata: Its new metadata; unchanged when not given.
+        idle_time: Seconds of inactivity after which it is deleted; unchanged when not given.
+        operation: Identifies this call; a repeat with the same value appends nothing.
         messages: Messages to append.
     """
 
@@ -78,7 +78,7 @@ class Reading:
     Attributes:
         first: The first position.
         last: The last position.
-        up: Whether to read from the first position on, or from the last position back.
+        up: Whether to read forwards from the first position, or backwards from the last.
         max_bytes: Bytes after which reading stops; at least one message is read.
     """
 
@@ -90,7 +90,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """Messages in the order of reading, and how many the whole history has."""
+    """Messages in reading order, and the number of messages in the whole history."""
 
     total: int
     messages: Sequence[StoredMessage]
@@ -139,7 +139,7 @@ class SearchOn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """Bytes of a piece of a history, and the position behind its last message."""
+    """Bytes of a part of a history, and the position after its last message."""
 
     end: int
     size: int
@@ -147,7 +147,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dropped:
-    """A conversation that was deleted, and the key of its remains."""
+    """A deleted conversation, and the key of its remaining data."""
 
     conversation_id: str
     left: str
@@ -183,13 +183,13 @@ class Wiped:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fork:
-    """A copy of the beginning of a history, made step by step.
+    """A copy of the beginning of a history, which is made step by step.
 
     Attributes:
         source: The conversation to copy from.
         copy: The new conversation, in the same partition.
         place: The last message to copy.
-        idle_time: Seconds of inactivity after which the copy is forgotten.
+        idle_time: Seconds of inactivity after which the copy is deleted.
         step_bytes: Bytes after which a step ends.
     """
 
@@ -203,10 +203,11 @@ class Fork:
 
 
 class ConversationStore(Protocol):
-    """Changes and reads conversations, for programs that manage them such as the gateway.
+    """Changes and reads conversations, for programs that manage them, such as the gateway.
 
-    A conversation belongs to the tenant that began it: to any other it does not exist. Each change
-    is one atomic transition, which a repeat with the same operation name does not make twice.
+    A conversation belongs to the tenant that created it; for all other tenants it does not exist.
+    Each change is one atomic transition, and a repeat with the same operation name has no further
+    effect.
     """
 
     def open(self, opening: OpenConversation) -> ConversationRecord | None:
@@ -224,7 +225,8 @@ class ConversationStore(Protocol):
     def remove(
         self, conversation_id: str, tenant_id: str | None, message: StoredMessage, operation: str
     ) -> bool:
-        """Take a message out of a history; returns whether it was where it had been read."""
+        """Remove a message from a history; returns whether it was still at the position where it
+        was read."""
         ...
 
     def drop(
@@ -235,17 +237,17 @@ class ConversationStore(Protocol):
         *,
         expected: int | None = None,
     ) -> Dropped | Unended | None:
-        """Delete a conversation. It disappears immediately; `wipe` deletes its remains.
+        """Delete a conversation. It disappears immediately; `wipe` deletes its remaining data.
 
         Args:
             conversation_id: The conversation.
             tenant_id: The tenant that it must belong to.
-            operation: Names this call; a repeat finds the remains until they are wiped.
+            operation: Identifies this call; a repeat finds the remaining data until it is wiped.
             expected: How many messages it must have; any number when not given.
 
         Returns:
-            Its remains; or its turns that have not ended, and nothing was deleted; or None when it
-            does not exist, belongs to another tenant, or has another number of messages.
+            Its remaining data; or its unfinished turns, in which case nothing was deleted; or None
+            if it does not exist, belongs to another tenant, or has another number of messages.
         """
         ...
 
@@ -253,8 +255,8 @@ class ConversationStore(Protocol):
         """Delete some of a dropped conversation's messages, and the turns that they name.
 
         Args:
-            dropped: The remains.
-            step: Names this step; a repeat answers as the first call did.
+            dropped: The remaining data.
+            step: Identifies this step; a repeat returns the first answer.
         """
         ...
 
@@ -264,7 +266,7 @@ class ConversationStore(Protocol):
         """Delete a turn of a conversation.
 
         Returns:
-            What was deleted; or the turn, which has not ended and stays; or None when it does not
+            What was deleted; or the turn, if it has not ended and was kept; or None if it does not
             exist, or belongs to another conversation.
         """
         ...
@@ -283,9 +285,10 @@ class ConversationStore(Protocol):
         Args:
             conversation_id: Its conversation.
             turn_id: The turn.
-            metadata: All of its metadata from now on.
-            operation: Names this call; a repeat with the same name changes nothing more.
-            part: Number of a request that continued the turn, to change that one's metadata.
+            metadata: Its new metadata, which replaces the old.
+            operation: Identifies this call; a repeat with the same value changes nothing.
+            part: Number of a request that continued the turn, to change the metadata of that
+                request.
 
         Returns:
             Whether there is such a turn or part in the conversation, and the turn has ended.
@@ -295,13 +298,14 @@ class ConversationStore(Protocol):
     def continue_from(
         self, conversation_id: str, turn_id: str, operation: str, *, take: bool
     ) -> bool:
-        """Ask whether a new turn may follow a given one in its own conversation, not in a copy.
+        """Check whether a new turn may follow a given turn in the same conversation, instead of in
+        a copy.
 
         Args:
             conversation_id: The conversation of both.
             turn_id: The turn to continue.
-            operation: Names the new turn; a repeat with the same name gets the same answer.
-            take: Whether to reserve the place, so that no other turn gets it.
+            operation: Identifies the new turn; a repeat with the same value gets the same answer.
+            take: Whether to reserve the place, so that no other turn can take it.
         """
         ...
 
@@ -310,16 +314,16 @@ class ConversationStore(Protocol):
 
         Args:
             fork: The copy to make.
-            copied: How many messages the copy has, as far as the caller knows.
+            copied: How many messages the copy has, according to the caller.
 
         Returns:
-            How many it has now; None when the source has changed, or the copy belongs to another
+            How many it has now; None if the source has changed, or the copy belongs to another
             tenant.
         """
         ...
 
     def page(self, conversation_id: str, tenant_id: str | None, reading: Reading) -> Page | None:
-        """Read a piece of a history; None when the conversation does not exist for the tenant."""
+        """Read a part of a history; None if the conversation does not exist for the tenant."""
         ...
 
     def seek(
@@ -331,7 +335,7 @@ class ConversationStore(Protocol):
     def measure(
         self, conversation_id: str, tenant_id: str | None, reading: Reading
     ) -> Measured | None:
-        """Add up the bytes of messages, with their images and files, from the first position on.
+        """Add up the bytes of messages, including images and files, from the first position.
 
         Returns:
             None when the conversation does not exist for the tenant.

@@ -1,4 +1,4 @@
-"""The data of a person or tenant: found, deleted, copied out and brought back."""
+"""The data of a user or tenant: search, deletion, export and import."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ FORGET: Final = "forget-"
 
 
 def forget_operation() -> str:
-    """A name for the deletion of a conversation that `DataStore.remains` finds again."""
+    """An operation name for the deletion of a conversation, by which `DataStore.remains` finds it
+    again."""
     return f"{FORGET}{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whose:
-    """Whose data are meant; None means anybody's.
+    """The owner of the data; None means any owner.
 
     Attributes:
         user_id: The user; "" for data of no user.
@@ -36,7 +37,7 @@ class Whose:
     tenant_id: str | None = None
 
     def fits(self, user_id: str, tenant_id: str) -> bool:
-        """Whether data of this user and tenant are meant."""
+        """Whether data of this user and tenant match."""
         return self.user_id in (None, user_id) and self.tenant_id in (None, tenant_id)
 
 
@@ -65,9 +66,9 @@ class Snapshot:
         conversation_id: Its id.
         generation: Changes when the history is reset.
         messages: How many messages it has.
-        last: Its last message, as it is stored; empty without one.
-        imported: What `DataStore.restore` has called its content; empty if nobody imported it.
-        fields: What is known of it, by the names of its record: text, all of it.
+        last: Its last message as it is stored; empty if there is none.
+        imported: The digest of its content from `DataStore.restore`; empty if it was not imported.
+        fields: The fields of its record, as text.
     """
 
     conversation_id: str
@@ -80,11 +81,11 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Staging:
-    """A conversation that is brought in, message by message, and that nobody sees yet.
+    """A conversation that is being imported, message by message, and is not visible yet.
 
     Attributes:
         conversation_id: The conversation.
-        operation: Names this attempt.
+        operation: Identifies this attempt.
     """
 
     conversation_id: str
@@ -92,7 +93,7 @@ class Staging:
 
 
 class Restored(StrEnum):
-    """What became of a conversation that was brought in."""
+    """The result of importing a conversation."""
 
     IMPORTED = "imported"
     KNOWN = "known"
@@ -131,38 +132,38 @@ ACTIVE: Final = "active:"
 
 
 class DataStore(Protocol):
-    """For backups, and for the deletion of a person's data.
+    """The part of the store for backups and for the deletion of a user's data.
 
-    A search goes through all keys, so it also finds what is in no list. It may miss what is
+    A search scans all keys, so it also finds data that is in no list. It may miss data that is
     written while it runs.
     """
 
     def conversations(self, whose: Whose) -> Iterator[OwnedConversation]:
-        """Conversations that somebody has begun. One may come twice."""
+        """Conversations that the owner began. One may be returned twice."""
         ...
 
     def turns(self, whose: Whose, within: Collection[str] = ()) -> Iterator[OwnedTurn]:
-        """Turns that somebody has enqueued, and everybody's turns in some conversations. One may
-        come twice.
+        """Turns that the owner enqueued, and all turns in some conversations. One may be returned
+        twice.
 
         Args:
-            whose: Who has enqueued them.
+            whose: The owner who enqueued them.
             within: The ids of these conversations.
         """
         ...
 
     def require_archive(self) -> None:
-        """Check that this process reaches everything that is stored.
+        """Check that this process can reach all stored data.
 
         Raises:
-            ArchiveUnavailable: Conversations or turns are in the archive, and this process has
-                none.
+            ArchiveUnavailable: Conversations or turns are in the archive, but this process has no
+                archive.
         """
         ...
 
     def remains(self) -> Iterator[Dropped]:
-        """Conversations that were dropped with an operation named by `forget_operation`, and whose
-        remains have not been wiped completely."""
+        """Conversations that were dropped with an operation named by `forget_operation` and have
+        not been wiped completely."""
         ...
 
     def erase(self, turn: OwnedTurn, operation: str) -> int | None:
@@ -170,7 +171,7 @@ class DataStore(Protocol):
 
         Args:
             turn: The turn.
-            operation: Names this call; a repeat answers as the first call did.
+            operation: Identifies this call; a repeat returns the first answer.
 
         Returns:
             How many messages were deleted; None if the turn has not ended. 0 if it is gone.
@@ -178,25 +179,26 @@ class DataStore(Protocol):
         ...
 
     def erase_ends(self, whose: Whose) -> int:
-        """Delete what is kept of ends for those who follow them; returns how many."""
+        """Delete stored ends of turns; returns how many."""
         ...
 
     def erase_copies(self, whose: Whose) -> int:
-        """Delete what the archive has of conversations that are not there any more: call it after
-        they were dropped. Returns how many copies."""
+        """Delete archived copies of conversations that no longer exist: call it after dropping
+        them. Returns the number of copies."""
         ...
 
     def snapshot(self, conversation_id: str) -> Snapshot | None:
-        """A conversation as it is now, or None. One that is in the archive stays there."""
+        """The current state of a conversation, or None. An archived conversation stays in the
+        archive."""
         ...
 
     def raw(self, conversation_id: str, start: int, stop: int) -> Sequence[bytes]:
-        """Messages as they are stored, by position; `stop` is included."""
+        """Messages as they are stored, by position; `stop` is inclusive."""
         ...
 
     def reading(self) -> AbstractContextManager[None]:
-        """In its body an archived conversation is read once, and kept in memory until the next one
-        is read: for those who read one piece after the other."""
+        """A context manager in whose body an archived conversation is read once and kept in memory
+        until the next one is read, for callers that read it part by part."""
         ...
 
     def stage(
@@ -206,16 +208,16 @@ class DataStore(Protocol):
         messages: Sequence[bytes],
         blobs: Mapping[str, bytes] | None = None,
     ) -> bool:
-        """Add messages to what is brought in, and bytes of images and files.
+        """Add messages, and bytes of images and files, to the import.
 
         Args:
             staging: The attempt.
-            position: How many messages were staged before; a repeat adds nothing.
-            messages: The messages, as they are to be stored.
+            position: How many messages are already staged; a repeat adds nothing.
+            messages: The messages, in stored form.
             blobs: Bytes by their names.
 
         Returns:
-            Whether they are there now; not if earlier ones have expired.
+            Whether they are staged now; false if earlier ones have expired.
         """
         ...
 
@@ -228,20 +230,20 @@ class DataStore(Protocol):
         digest: str,
         replace: bool,
     ) -> Restored:
-        """Make a conversation of what was staged, in one step.
+        """Turn the staged data into a conversation, in one step.
 
         Args:
-            staging: The attempt; a repeat answers as the first call did.
+            staging: The attempt; a repeat returns the first answer.
             fields: As in `Snapshot`.
             messages: How many messages it must have.
-            digest: Names the content: the same content is not imported twice.
-            replace: Whether it may take the place of a conversation whose turns have all ended.
+            digest: Identifies the content: the same content is not imported twice.
+            replace: Whether it may replace a conversation whose turns have all ended.
         """
         ...
 
 
 def fields_of(record: Mapping[str, Any]) -> dict[str, str]:
-    """Those fields of a record that are copied."""
+    """The fields of a record that are copied."""
     return {
         name: str(value)
         for name, value in record.items()

@@ -25,7 +25,7 @@ def enqueue_traced(
     Args:
         store: The store.
         turns: The turns.
-        cause: The turn that causes them; without one they belong to the current span.
+        cause: The turn that causes them; if None, they belong to the current span.
     """
     made = traces()
     if not made.on:
@@ -70,8 +70,8 @@ def _begin(made: Traces, turn: NewTurn, cause: Turn | None) -> Span:
             kind=Kind.PRODUCER,
             attributes=attributes,
             parent=attempt if known else None,
-            # Whether that attempt is recorded is not known here, so the sampler decides again: for
-            # the same trace it decides the same.
+            # It is not known here whether that attempt is recorded, so the sampler decides again.
+            # It decides the same for the same trace.
             own=None if known else _beside(attempt, turn),
             links=[] if known else [attempt],
         )
@@ -79,7 +79,7 @@ def _begin(made: Traces, turn: NewTurn, cause: Turn | None) -> Span:
 
 
 def _beside(attempt: TraceContext, turn: NewTurn) -> TraceContext:
-    """A span of the same trace, whose id follows from the turn."""
+    """A span of the same trace, with an id derived from the turn."""
     return replace(attempt, span_id=attempt_of(turn.turn_id, 0, None).span_id)
 
 
@@ -87,7 +87,7 @@ def _answered(span: Span, answer: Accepted | Refused) -> None:
     if not span.on:
         return
     if isinstance(answer, Accepted):
-        # Another one than was asked for if the message joins a turn that waits.
+        # Differs from the requested turn if the message joins a waiting turn.
         span.set({n.TURN: answer.turn_id, n.CREATED: answer.created})
     else:
         span.fail(answer.code)

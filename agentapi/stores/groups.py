@@ -21,8 +21,8 @@ PARTITIONS_BY_SLOT: Final = tuple(sorted(range(PARTITIONS), key=PARTITION_SLOTS.
 
 _SIZE: Final = PARTITIONS // SWEEP_GROUPS
 
-# Neighbours in the order of slots: whatever shards a cluster has, most groups lie on one of them.
-# So a slow shard delays only those who sweep it.
+# Neighbours in slot order, so that most groups lie on one shard of a cluster. A slow shard then
+# delays only the workers that sweep it.
 _GROUPS: Final = tuple(
     tuple(sorted(PARTITIONS_BY_SLOT[first : first + _SIZE]))
     for first in range(0, PARTITIONS, _SIZE)

@@ -1,4 +1,4 @@
-"""The right to advance a conversation, and the message that a turn may run."""
+"""Leases and wake-ups."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Lease:
     Attributes:
         epoch: Grows with every claim, and with the store's clock. A write under an older epoch is
             refused, so a worker that was presumed dead cannot overwrite its successor.
-        token: The claim's own name. A failover can lose a claim, and the next one may then get the
-            same epoch; it never gets the same token.
+        token: Identifies the claim. A failover can lose a claim, and the next claim may get the
+            same epoch, but never the same token.
         generation: The history that the turn belongs to; a reset begins a new one.
     """
 
@@ -34,5 +34,5 @@ class Lease:
 
     @property
     def fence(self) -> str:
-        """Epoch and token; every write carries them."""
+        """Epoch and token. Every write carries them."""
         return f"{self.epoch}:{self.token}"

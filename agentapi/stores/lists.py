@@ -1,4 +1,4 @@
-"""Lists of turns and conversations, and the ends of turns, for people and programs that look on."""
+"""Lists of turns and conversations, and the ends of turns."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class TurnQuery:
         user_id: The user; "" for turns without one.
         conversation_id: The conversation.
         error_code: The turn failed with this code.
-        error: The turn failed, and its code or error text contains this, in upper or lower case.
+        error: The turn failed, and its error code or text contains this, ignoring case.
         since: Accepted at this time or later, in seconds since 1970.
         until: Accepted at this time or earlier.
-        asks: Only turns that have had tool calls to decide about and have not ended.
+        asks: Only unfinished turns that have requested decisions about tool calls.
     """
 
     statuses: frozenset[TurnStatus] = frozenset(TurnStatus)
@@ -77,11 +77,11 @@ class TurnSummary:
     """A turn in a list, without its messages. Times are seconds since 1970.
 
     Attributes:
-        attempt: How often it was claimed; 0 while it waits for its first worker.
-        steps: Model responses and tool results so far.
+        attempt: How many times it was claimed; 0 while it waits for its first worker.
+        steps: Number of model responses and tool results so far.
         worker: The worker that claimed it last.
-        wakes_at: While it is parked, when it continues unless something wakes it before.
-        cancel_requested: Whether somebody asked to cancel it.
+        wakes_at: While it is parked: when it continues, unless something wakes it earlier.
+        cancel_requested: Whether its cancellation was requested.
         parent_id: The turn that waits for this one's reply.
         error: Why it failed, once failed.
     """
@@ -112,11 +112,11 @@ class ConversationSummary:
     Attributes:
         agent: The agent that its newest turn was enqueued for; None if no turn was.
         updated_at: When it was last changed.
-        turns: How many turns have run to an end.
-        open_turns: How many turns have not ended.
+        turns: Number of turns that have ended.
+        open_turns: Number of turns that have not ended.
         messages: How many messages its history has.
-        tokens: What its turns used since its history began.
-        cost: What they cost, in the unit of the setting `prices`.
+        tokens: Tokens that its turns used since its history began.
+        cost: Their cost, in the unit of the setting `prices`.
         metadata: Its creator's own labels.
         archived: Whether its history is in the archive.
     """
@@ -141,11 +141,11 @@ class Paged(Generic[T]):
     """A page of a list.
 
     Attributes:
-        items: The entries, newest first. There may be fewer than asked for, or none, although
-            more pages follow: each page looks at a bounded number of entries.
+        items: The entries, newest first. There may be fewer than requested, or none, even if more
+            pages follow, because each page examines a bounded number of entries.
         cursor: Where the next page begins; None after the last one.
-        missing: The part of a cluster that did not answer and has nothing on this page; None if all
-            did. Pages behind this one do not bring it back.
+        missing: The part of a cluster that did not answer and is missing on this page; None if all
+            shards answered. Later pages do not include it either.
     """
 
     items: Sequence[T]
@@ -155,10 +155,10 @@ class Paged(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnCount:
-    """Turns that were accepted in some time, as they are now.
+    """Turns that were accepted in a period, with their current state.
 
     Attributes:
-        accepted: How many are still kept.
+        accepted: How many are still stored.
         failed: How many of them have failed.
     """
 
@@ -171,8 +171,8 @@ class TurnEnd:
     """The end of a turn, without its messages.
 
     Attributes:
-        id: Identifies this end. It never changes, and is the same each time it is told. A turn that
-            is retried ends again, with another id.
+        id: Identifies this end. It never changes. A turn that is retried ends again with another
+            id.
         position: Where to continue after this end.
         turn_id: The turn.
         status: How it ended.
@@ -197,10 +197,10 @@ class Ends:
     """Ends of turns that were read together.
 
     Attributes:
-        ends: Those of one conversation in their order.
+        ends: The ends; those of one conversation are in order.
         position: Where to continue after all of them.
-        missing: The part of a cluster that did not answer; None if all did. Its ends come when it
-            is back: the position stays before them.
+        missing: The part of a cluster that did not answer; None if all shards answered. Its ends
+            are returned when it is back, because the position stays before them.
     """
 
     ends: Sequence[TurnEnd]
@@ -211,8 +211,8 @@ class Ends:
 class ListStore(Protocol):
     """Lists turns and conversations, newest first, and follows the ends of turns.
 
-    An entry's place never changes. Whatever exists while all pages are read is in exactly one of
-    them. Turns and conversations of a release without lists are absent.
+    An entry's place never changes. An entry that exists while all pages are read is on exactly one
+    of them. Turns and conversations of a release without lists are absent.
     """
 
     def turns(
@@ -222,15 +222,15 @@ class ListStore(Protocol):
 
         Args:
             query: Which turns.
-            limit: The most turns of the page, at most `MAX_PAGE`.
-            cursor: From the page before; None for the first page.
-            partial: Whether a page will do that lacks what is on shards of a cluster that do not
-                answer; `Paged.missing` says so.
+            limit: Maximum turns on the page, at most `MAX_PAGE`.
+            cursor: From the previous page; None for the first page.
+            partial: Whether to accept a page without the data of cluster shards that do not answer;
+                `Paged.missing` reports them.
 
         Raises:
             InvalidInput: The limit or the cursor is not valid.
-            StoreUnavailable: Redis is out of reach; on a cluster also if one shard is, unless a
-                partial page will do.
+            StoreUnavailable: Redis is out of reach; on a cluster also if one shard is, unless
+                `partial` is set.
         """
         ...
 
@@ -242,7 +242,7 @@ class ListStore(Protocol):
         *,
         partial: bool = False,
     ) -> Paged[ConversationSummary]:
-        """A page of conversations, the newest first; raises like `turns`."""
+        """A page of conversations, newest first; raises like `turns`."""
         ...
 
     def approvals(
@@ -252,14 +252,14 @@ class ListStore(Protocol):
 
         Args:
             query: Turns whose calls to list.
-            limit: The most turns whose calls are on the page.
-            cursor: From the page before; None for the first page.
+            limit: Maximum turns whose calls are on the page.
+            cursor: From the previous page; None for the first page.
             partial: See `turns`.
         """
         ...
 
     def counts(self, times: Sequence[float]) -> Sequence[TurnCount]:
-        """How many turns were accepted from each time on, before the next time.
+        """How many turns were accepted between each time and the next.
 
         Turns on shards of a cluster that do not answer are not counted; `StoreUnavailable` is
         raised if none answers.
@@ -268,21 +268,21 @@ class ListStore(Protocol):
             times: In seconds since 1970, in ascending order.
 
         Returns:
-            One less than there are times.
+            One count fewer than there are times.
         """
         ...
 
     def ends(self, after: str | float | None, limit: int, timeout: float = 0) -> Ends:
-        """Ends of turns behind a position; waits for the first of them.
+        """Ends of turns after a position; waits for the first of them.
 
         Args:
             after: A position, `FROM_START`, or a time in seconds since 1970; None for now.
-            limit: About how many at most; there may be up to twice as many.
-            timeout: The longest wait in seconds; 0 does not wait.
+            limit: Approximate maximum; there may be up to twice as many.
+            timeout: Maximum wait in seconds; 0 does not wait.
 
         Raises:
             InvalidInput: The position is not valid.
-            StoreUnavailable: Redis is out of reach; of a cluster, all of it, or a shard while there
-                is no position.
+            StoreUnavailable: Redis is out of reach; on a cluster, all shards are, or one shard is
+                and there is no position yet.
         """
         ...

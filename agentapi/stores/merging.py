@@ -1,4 +1,4 @@
-"""One list out of the lists of all partitions: newest first, page by page."""
+"""Merges the lists of all partitions into one: newest first, page by page."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where to begin in a list.
+    """A position in a list.
 
     Attributes:
-        time: Milliseconds; entries of this time or before it follow.
-        entry: Entries of that time follow if they are smaller; "" to leave that time out.
+        time: Milliseconds; entries of this time or earlier follow.
+        entry: Entries of exactly that time follow if they are smaller; "" to skip that time.
     """
 
     time: float
@@ -53,12 +53,12 @@ class Match(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece(Generic[T]):
-    """What was read of a partition's list.
+    """The part of a partition's list that was read.
 
     Attributes:
-        matches: All that match between where it began and `reached`.
-        reached: Milliseconds; every entry of this time or later was looked at. None at the end.
-        looked_at: How many entries were looked at.
+        matches: All matches between its beginning and `reached`.
+        reached: Milliseconds; all entries of this time or later were examined. None at the end.
+        looked_at: Number of entries that were examined.
     """
 
     matches: Sequence[Match[T]]
@@ -68,12 +68,12 @@ class Piece(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """How much to read of some partitions' lists.
+    """A request to read some partitions' lists.
 
     Attributes:
         places: Where to begin in each partition.
-        wanted: Matches of a partition that are enough.
-        most: Entries of a partition that are enough.
+        wanted: Number of matches of a partition after which to stop.
+        most: Number of entries of a partition after which to stop.
     """
 
     places: Mapping[int, Place]
@@ -86,7 +86,7 @@ Read = Callable[[Look], Mapping[int, Piece[T]]]
 
 @dataclass
 class _Merge(Generic[T]):
-    """The matches of all partitions, as far as they were read."""
+    """The matches of all partitions, as far as they have been read."""
 
     places: dict[int, Place]
     found: list[Match[T]] = field(default_factory=list)
@@ -108,7 +108,7 @@ class _Merge(Generic[T]):
         return max((place.time for place in self.places.values()), default=-math.inf)
 
     def ready(self) -> list[Match[T]]:
-        """The matches before which no other can come."""
+        """The matches whose place in the merged list is certain."""
         frontier = self.frontier
         return [match for match in self.found if match.time >= frontier]
 
@@ -131,10 +131,10 @@ def page_of(
 
     Args:
         read: Reads pieces of several partitions' lists together.
-        limit: The most entries of the page.
+        limit: Maximum entries of the page.
         cursor: Where the page begins; None for the first page.
         partitions: Partitions to look in.
-        max_looked_at: Entries after which the page is complete, however few match.
+        max_looked_at: Examined entries after which the page ends, however few match.
 
     Raises:
         InvalidInput: The limit or the cursor is not valid.
@@ -153,7 +153,7 @@ def page_of(
     if len(ready) > limit or (len(ready) == limit and merge.places):
         after: Place | None = Place(page[-1].time, page[-1].entry)
     else:
-        # Not the entry that was looked at last: it may be another tenant's.
+        # Not the last examined entry: it may belong to another tenant.
         after = Place(merge.frontier, "") if merge.places else None
     return Paged(
         items=[match.item for match in page], cursor=None if after is None else encoded(after)

@@ -1,4 +1,4 @@
-"""The part of the store that does not answer while the rest does."""
+"""The part of a cluster that does not answer while the rest does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from agentapi.ids import PARTITIONS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """Partitions on shards of a cluster that did not answer. What is in them is in no list and no
-    number beside this.
+    """Partitions on shards of a cluster that did not answer. Their data is missing from the lists
+    and numbers of the same result.
 
     Attributes:
-        partitions: How many.
-        shards: Addresses of the nodes that serve them, as far as they are known.
+        partitions: Number of missing partitions.
+        shards: Addresses of the nodes that serve them, if known.
     """
 
     partitions: int

@@ -1,7 +1,8 @@
-"""What a store does, cut by who uses it. `TurnStore` is the whole; two classes implement it.
+"""The protocols of a store, divided by who uses them. `TurnStore` combines them; two classes
+implement it.
 
-Every method that changes something is one atomic transition, and may be repeated: a repeat answers
-as the first call did. Every method may raise `StoreUnavailable` when the store cannot be reached.
+Every method that changes something is one atomic transition, and may be repeated: a repeat returns
+the first answer. Every method may raise `StoreUnavailable` when the store cannot be reached.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class ProducerStore(Protocol):
         """Accept turns in this order, each independently of the others.
 
         Returns:
-            For each turn that it was accepted, or the error to raise (`ConversationBusy`,
+            For each turn, that it was accepted, or the error to raise (`ConversationBusy`,
             `TenantMismatch`).
         """
         ...
@@ -67,11 +68,11 @@ class ProducerStore(Protocol):
     def retry(self, turn_id: str, operation: str) -> Wakeup | None:
         """Run a failed turn again from its last recorded step.
 
-        Messages that it left in the history are taken out of it.
+        Messages that it left in the history are removed.
 
         Args:
             turn_id: The turn.
-            operation: The caller's name for this call; a repeat with the same name does nothing.
+            operation: Identifies this call; a repeat with the same value does nothing.
 
         Returns:
             The wake-up to send now.
@@ -80,12 +81,12 @@ class ProducerStore(Protocol):
             TurnNotFound: There is no such turn.
             TurnNotRetryable: It has not failed.
             ConversationBusy: The inbox is full.
-            TenantMismatch: The conversation was forgotten, and begun again by another tenant.
+            TenantMismatch: The conversation was deleted and created again by another tenant.
         """
         ...
 
     def turn(self, turn_id: str) -> Turn:
-        """A turn as it stands; for the id of a merged message, the turn that it joined.
+        """The current state of a turn; for the id of a merged message, the turn that it joined.
 
         Raises:
             TurnNotFound: There is no such turn.
@@ -93,7 +94,8 @@ class ProducerStore(Protocol):
         ...
 
     def steps(self, turn_id: str) -> list[Step]:
-        """The recorded steps of a turn: until it ends, and longer if it asked its client.
+        """The recorded steps of a turn: available until it ends, and longer if it called client
+        tools.
 
         Raises:
             UnreadableRecord: One of them cannot be read.
@@ -101,23 +103,23 @@ class ProducerStore(Protocol):
         ...
 
     def past(self, turn_id: str) -> TurnPast:
-        """A turn with its log, its journal and its calls that wait.
+        """A turn with its log, journal and waiting calls.
 
         Raises:
             TurnNotFound: There is no such turn.
-            UnreadableRecord: Something of it cannot be read.
+            UnreadableRecord: A part of it cannot be read.
         """
         ...
 
     def events(
         self, cursors: Mapping[str, int], timeout: float, count: int | None = None
     ) -> dict[str, list[Event]]:
-        """Events of turns after the given numbers; waits until there are some.
+        """Events of turns after the given numbers; waits for the first of them.
 
         Args:
             cursors: For each turn id the number of the last event already seen; -1 for none.
-            timeout: The longest wait in seconds; 0 does not wait.
-            count: The most events of each turn; all when not given.
+            timeout: Maximum wait in seconds; 0 does not wait.
+            count: Maximum events of each turn; all when not given.
         """
         ...
 
@@ -129,7 +131,7 @@ class ProducerStore(Protocol):
 class WorkerStore(Protocol):
     """For workers: they claim a turn, record its steps and end it, all under a lease.
 
-    Writes raise `LeaseLost` when another worker owns the conversation by now.
+    Writes raise `LeaseLost` if another worker owns the conversation.
     """
 
     calls: CallStore
@@ -150,13 +152,14 @@ class WorkerStore(Protocol):
             conversation_id: The turn's conversation.
             turn_id: The turn.
             owner: The worker's name, for people.
-            token: Names this claim; begins with the name of the claiming process.
-            window: How much of the history is wanted.
-            isolated: Whether the turn would run in a process of its own, as turns must that
-                lost their worker.
+            token: Identifies this claim; begins with the name of the claiming process.
+            window: How much of the history to load.
+            isolated: Whether the turn would run in a separate process, as turns that lost their
+                worker must.
 
         Returns:
-            The claim; or that it was won and a record cannot be read; or why it was refused.
+            The claim; or `Unreadable` if it succeeded but a record cannot be read; or the reason
+            why it was refused.
         """
         ...
 
@@ -164,7 +167,7 @@ class WorkerStore(Protocol):
         """Record step number `index`, counted from 0.
 
         Returns:
-            What its worker should know: whether to cancel the turn, whether messages wait for it.
+            Whether to cancel the turn, and whether messages wait for it.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -173,7 +176,7 @@ class WorkerStore(Protocol):
         ...
 
     def steer(self, lease: Lease, index: int) -> list[UserStep]:
-        """Let the messages that wait to join the turn join it, as its steps from `index` on.
+        """Let the waiting messages join the turn, as its steps from `index` on.
 
         Returns:
             The steps, in the order in which the messages were accepted.
@@ -185,16 +188,16 @@ class WorkerStore(Protocol):
         ...
 
     def hear_cancel(self, process: str, timeout: float) -> bool:
-        """Wait until somebody cancels a turn that a process runs.
+        """Wait until a turn that a process runs is cancelled.
 
-        Words may be lost: `renew` tells the same.
+        Notifications may be lost; `renew` reports the same.
 
         Args:
-            process: What the process's claim tokens begin with.
-            timeout: The longest wait in seconds.
+            process: The prefix of the process's claim tokens.
+            timeout: Maximum wait in seconds.
 
         Returns:
-            Whether there is something to look for.
+            Whether there is a cancellation to look for.
         """
         ...
 
@@ -215,8 +218,8 @@ class WorkerStore(Protocol):
 
         Args:
             lease: The turn's lease.
-            delay: Seconds until the sweep dispatches the turn, for one that this worker cannot run
-                and another might; 0 when the caller dispatches it itself.
+            delay: Seconds until the sweep dispatches the turn, if this worker cannot run it and
+                another might; 0 if the caller dispatches it itself.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -239,14 +242,14 @@ class WorkerStore(Protocol):
         Args:
             lease: The turn's lease.
             delay: Seconds until the sweep dispatches the turn.
-            failures: How often the model call that it waits for has failed.
+            failures: How many times the model call that it waits for has failed.
             steps: Number of recorded steps, which identifies that call.
-            reason: What kind of thing it waits for, a `WaitKind`; also told by the turn's event.
-            names: Names of what it waits for. After a failure, `rouse` wakes it by them.
+            reason: What it waits for, a `WaitKind`; also part of the turn's event.
+            names: Names of the providers or servers that it waits for, by which `rouse` wakes it.
             lasted: Seconds since the first of the failures; None without one.
 
         Returns:
-            Whether it is parked; false when somebody asked to cancel it.
+            Whether it is parked; false if its cancellation was requested.
 
         Raises:
             LeaseLost: Another worker owns the conversation.
@@ -264,7 +267,8 @@ class WorkerStore(Protocol):
             batches: The lease, the number of the batch under this lease counted from 1, the events.
 
         Returns:
-            Which batches, counted from 0, were not taken, because their shard of a cluster is away.
+            Which batches, counted from 0, were not written because their cluster shard is
+            unavailable.
         """
         ...
 
@@ -274,11 +278,11 @@ class SweepStore(Protocol):
 
     @property
     def sharded(self) -> bool:
-        """Whether a part of the store may be away while the others are there."""
+        """Whether a part of the store may be unavailable while the rest is not."""
         ...
 
     def expire(self, turn_id: str) -> Wakeup | None:
-        """End a turn whose deadline passed before it began; leave any other turn as it is.
+        """End a turn whose deadline passed before it began. Other turns do not change.
 
         Returns:
             The wake-up of the turn that may run now.
@@ -291,10 +295,10 @@ class SweepStore(Protocol):
         Args:
             conversation_id: The turn's conversation.
             turn_id: The turn.
-            process: What the process's claim token began with; a repeat counts once.
+            process: The prefix of the process's claim token; a repeat counts once.
 
         Returns:
-            How many such deaths the turn has; None when the process did not have the turn.
+            How many such deaths the turn has; None if the process did not run the turn.
         """
         ...
 
@@ -302,21 +306,21 @@ class SweepStore(Protocol):
         """End the leases of a process that is known to be dead.
 
         Args:
-            process: What the process's claim tokens begin with.
+            process: The prefix of the process's claim tokens.
 
         Returns:
-            The conversations that it had leases of; they are overdue now.
+            The conversations whose leases it held; they are overdue now.
         """
         ...
 
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
-        """Share the sweep with the fleet's other workers, and learn whether all of it is done.
+        """Share the sweep with the fleet's other workers, and learn whether every group is swept.
 
         Args:
             candidate: The worker's name in the election.
             ttl: Seconds without a further call after which others take its groups, and the lead.
-            swept: Whether it has swept its groups since its last call. So every worker sees when
-                one of them does not.
+            swept: Whether it has swept its groups since its last call, so that all workers notice
+                if one does not.
         """
         ...
 
@@ -325,7 +329,8 @@ class SweepStore(Protocol):
         ...
 
     def agree(self, queues: int) -> int:
-        """Record the number of queues when a worker starts, unless other workers have another.
+        """Record the number of queues when a worker starts, unless other workers have a different
+        one.
 
         Args:
             queues: This worker's number.
@@ -337,18 +342,19 @@ class SweepStore(Protocol):
         ...
 
     def resign(self, candidate: str) -> None:
-        """Leave the lead and the groups to other workers, so that they need not wait."""
+        """Give up the lead and the groups, so that other workers need not wait for them."""
         ...
 
     def overdue(
         self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)
     ) -> list[str | Errand]:
-        """Conversations that should have moved by now, and errands that nobody has carried out.
+        """Conversations that should have made progress by now, and errands that have not been
+        carried out.
 
         Args:
-            limit: The most conversations, and the most errands, of each partition. Errands that
-                this release does not know are left out.
-            partitions: Where to look.
+            limit: Maximum conversations, and maximum errands, of each partition. Errands that this
+                release does not know are left out.
+            partitions: The partitions to search.
         """
         ...
 
@@ -364,21 +370,21 @@ class SweepStore(Protocol):
     def redispatch(
         self, conversation_ids: Iterable[str], claimed: Mapping[int, float]
     ) -> list[Wakeup]:
-        """The wake-ups to send again, for those of the conversations that are still overdue.
+        """The wake-ups to send again for conversations that are still overdue.
 
         Args:
             conversation_ids: The conversations.
             claimed: For each partition how far its broker's queue has come (see `claimed`); no
                 entry when the queue is empty. A wake-up that was sent less than a second before
-                that point, or after it, is taken to be in the queue for up to `LONGEST_IN_LINE`
+                that point, or after it, is assumed to be in the queue for up to `LONGEST_IN_LINE`
                 seconds.
         """
         ...
 
     def rouse(self, provider: str) -> int:
-        """Wake the parked turns that wait for a provider, because it is back.
+        """Wake the parked turns that wait for a provider that is back.
 
-        They wake one after the other, `ROUSED_A_SECOND` of them in a second, or all of them within
+        They wake one after the other: `ROUSED_A_SECOND` of them per second, or all within
         `LONGEST_ROUSE` seconds.
 
         Returns:
@@ -387,11 +393,11 @@ class SweepStore(Protocol):
         ...
 
     def hasten(self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)) -> int:
-        """Make turns due now that wait for a wake-up which the broker may have lost.
+        """Make turns due now whose wake-up the broker may have lost.
 
         Args:
-            limit: The most turns of each partition.
-            partitions: Where to look.
+            limit: Maximum turns of each partition.
+            partitions: The partitions to search.
 
         Returns:
             How many turns are due now.
@@ -400,7 +406,7 @@ class SweepStore(Protocol):
 
 
 class HistoryStore(Protocol):
-    """Histories, and what is kept beside them."""
+    """Histories, with their summaries and blobs."""
 
     def history(self, conversation_id: str) -> list[Message]:
         """All messages of a conversation, oldest first."""
@@ -411,11 +417,11 @@ class HistoryStore(Protocol):
         ...
 
     def set_aside(self, turn_id: str, names: Sequence[str]) -> dict[str, bytes]:
-        """Bytes of a failed turn's images and files that its conversation does not keep."""
+        """Bytes of a failed turn's images and files that are not kept in its conversation."""
         ...
 
     def slice(self, conversation_id: str, start: int, stop: int) -> list[Message]:
-        """Messages by position, from `start` to `stop`, both included; -1 is the newest."""
+        """Messages by position, from `start` to `stop` inclusive; -1 is the newest."""
         ...
 
     def summary(self, conversation_id: str) -> Summary:
@@ -425,15 +431,16 @@ class HistoryStore(Protocol):
     def summarise(
         self, conversation_id: str, text: str, *, generation: int, start: int, stop: int
     ) -> bool:
-        """Store a summary of the first `stop` messages, made from the one of the first `start`.
+        """Store a summary of the first `stop` messages, which extends the one of the first `start`.
 
         Returns:
-            Whether it was stored; not if the history was reset, or another summary was faster.
+            Whether it was stored; false if the history was reset, or another summary was stored
+            first.
         """
         ...
 
     def reset(self, conversation_id: str) -> int:
-        """Start a conversation's history over; returns how many messages it had."""
+        """Clear a conversation's history; returns how many messages it had."""
         ...
 
 
@@ -443,8 +450,8 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogSto
     Attributes:
         calls: Calls that wait for decisions and other turns.
         conversations: Conversations outside of their turns.
-        data: The data of a person or tenant, for backups and deletions.
-        hooks: Ends that hooks are to be told of.
+        data: The data of a user or tenant, for backups and deletions.
+        hooks: Ends for which hooks must be called.
         lists: Lists of turns and conversations, and the ends of turns.
     """
 
@@ -454,7 +461,7 @@ class TurnStore(ProducerStore, WorkerStore, SweepStore, HistoryStore, BacklogSto
     lists: ListStore
 
     def check_protocol(self) -> None:
-        """Check that this release may work beside those that use the store already.
+        """Check that this release may work with those that already use the store.
 
         Raises:
             ConfigurationError: The fleet writes a version of the protocol that this release cannot

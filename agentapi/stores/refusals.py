@@ -79,7 +79,7 @@ def lost(lease: Lease) -> LeaseLost:
 
 
 def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPending:
-    """A decision about a call that does not wait for one."""
+    """A decision about a call that is not waiting for one."""
     why = f": the turn is {status}" if status else ""
     return CallNotPending(
         f"turn {turn_id} has no pending call {shown(call_id)}{why}; TurnHandle.pending() and "
@@ -89,7 +89,7 @@ def no_call(turn_id: str, call_id: str, status: str | None = None) -> CallNotPen
 
 
 def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNotPending:
-    """A second decision about the same call."""
+    """A second, different decision about the same call."""
     by = f" by {decision.by}" if decision.by else ""
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} was already {decision.verdict}{by}: a decision "
@@ -99,7 +99,7 @@ def decided_otherwise(turn_id: str, call_id: str, decision: Decision) -> CallNot
 
 
 def answered_otherwise(turn_id: str, call_id: str) -> CallNotPending:
-    """A second output of the same call."""
+    """A second, different output of the same call."""
     return CallNotPending(
         f"call {shown(call_id)} of turn {turn_id} already has another output: an output is final, "
         "and the output of a call whose time is up is an error",
@@ -129,7 +129,7 @@ def missed_deadline(turn: Turn | None = None, now: float = 0.0) -> DeadlineExcee
 
 
 def lists_are_off() -> ConfigurationError:
-    """A list that nobody keeps."""
+    """A list that is not kept."""
     return ConfigurationError(
         "lists are turned off: set AGENTAPI_LIST_LIMIT to the number of entries to keep, the same "
         "for every process. Turns that were accepted before are not listed"
@@ -141,7 +141,7 @@ def _counted(failures: int) -> str:
 
 
 def newer_fleet(version: bytes) -> ConfigurationError:
-    """A release that is older than what the fleet writes."""
+    """A release that is older than the protocol that the fleet writes."""
     return ConfigurationError(
         f"this Redis is used with version {version.decode(errors='replace')!r} of the turn "
         f"protocol, but this release knows version {PROTOCOL}: upgrade agentapi here, or use "
@@ -168,8 +168,8 @@ def unexpected(script: str, reply: Any) -> AgentAPIError:
 
 
 def not_complete(missing: Missing) -> StoreUnavailable:
-    """A list of which a part does not answer."""
-    # The gateway leaves out for its clients what names a command.
+    """A list with a part that does not answer."""
+    # For its clients, the gateway removes sentences that name a command.
     return StoreUnavailable(
         f"the list would be incomplete: {missing.partitions} of {PARTITIONS} partitions do not "
         "answer. Repeat the call in a few seconds. Meanwhile turns of one conversation can be "

@@ -1,4 +1,4 @@
-"""The protocol of hooks that run after a turn's end was written, at least once for each end."""
+"""The protocol for hooks that run after a turn's end is stored, at least once for each end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST_FAILURES: Final = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UntoldEnd:
-    """An end that this process has taken, to tell an agent's hooks of it.
+    """An end that this process has taken, to call an agent's hooks for it.
 
     Attributes:
-        entry: The end as the store names it.
+        entry: The store's key for the end.
         end_id: The end's id, as in `TurnEnd.id`.
         turn_id: The turn.
-        agent: Whose hooks are to be told.
+        agent: The agent whose hooks to call.
         turn: The turn as it ended; None when its record cannot be read.
     """
 
@@ -37,7 +37,7 @@ class UntoldEnd:
 
 
 class Telling(StrEnum):
-    """What becomes of an end."""
+    """The state of an end after its hooks were called."""
 
     TOLD = "told"
     """All hooks have been called."""
@@ -48,21 +48,22 @@ class Telling(StrEnum):
 
 
 class HookStore(Protocol):
-    """Ends that hooks are to be told of. Costs a turn nothing while no agent has such a hook."""
+    """Ends for which hooks must be called. It costs a turn nothing while no agent has such a
+    hook."""
 
     def expect(self, agents: Collection[str], seconds: float) -> None:
-        """Note that workers have hooks for the ends of these agents' turns.
+        """Record that workers have hooks for the ends of these agents' turns.
 
-        From now on such ends are kept until the hooks were told.
+        From now on such ends are kept until the hooks have been called.
 
         Args:
             agents: Their names.
-            seconds: How long this holds, unless it is said again.
+            seconds: How long this is valid, unless it is renewed.
         """
         ...
 
     def untold(self) -> list[int]:
-        """Partitions with ends that hooks are to be told of now."""
+        """Partitions with ends for which hooks must be called now."""
         ...
 
     def tell(
@@ -73,27 +74,27 @@ class HookStore(Protocol):
         Args:
             partition: The partition.
             agents: Agents whose hooks the caller has.
-            call: Names this call; a repeat takes the same ends.
+            call: Identifies this call; a repeat takes the same ends.
             seconds: When they are due again, unless `hold` or `told` is called.
-            most: The most to take.
+            most: Maximum ends to take.
         """
         ...
 
     def hold(self, ends: Sequence[UntoldEnd], seconds: float) -> None:
-        """Keep ends that the caller's hooks are being told of.
+        """Extend the caller's hold on ends whose hooks are running.
 
         Args:
-            ends: What `tell` gave.
+            ends: Ends from `tell`.
             seconds: When they are due again, unless `hold` or `told` is called.
         """
         ...
 
     def told(self, end: UntoldEnd, *, failed: bool, call: str) -> Telling:
-        """Note that the hooks were told of an end, or have failed.
+        """Record that the hooks were called for an end, or have failed.
 
         Args:
-            end: What `tell` gave.
+            end: An end from `tell`.
             failed: Whether they have failed.
-            call: Names this call; a repeat answers as the first call did.
+            call: Identifies this call; a repeat returns the first answer.
         """
         ...

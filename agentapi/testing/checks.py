@@ -62,7 +62,7 @@ def tool_calls(turn: Turn | HasInfo) -> list[ToolCall]:
 
 
 def assert_called(turn: Turn | HasInfo, tool: str, **arguments: Any) -> ToolCall:
-    """Assert that a turn called a tool with these arguments; it may have had more.
+    """Assert that a turn called a tool with these arguments, perhaps among others.
 
     Raises:
         AssertionError: It did not; the message lists its calls.

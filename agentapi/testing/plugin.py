@@ -25,7 +25,7 @@ def no_live_model_calls() -> Iterator[None]:
     """Make model calls over the network fail immediately, with a clear message.
 
     For all tests: ``pytestmark = pytest.mark.usefixtures("no_live_model_calls")``, or an
-    ``autouse=True`` fixture of yours that depends on this one.
+    ``autouse=True`` fixture of your own that depends on this one.
     """
     with ExitStack() as replaced:
         for name in LIVE_PROVIDERS:

@@ -175,7 +175,7 @@ def scripted(*acts: Act, provider: str = "openai") -> Iterator[ScriptedProvider]
 
 @contextmanager
 def replacing(*acts: Act, provider: str) -> Iterator[ScriptedProvider]:
-    """As `scripted`, but nothing checks whether the script was used."""
+    """Like `scripted`, but without the check that the script was used."""
     played = ScriptedProvider(*acts, name=provider)
     with providers.replaced(provider, lambda: played):
         yield played

@@ -15,7 +15,7 @@ class Handoff(Tool[..., Any]):
 
     Attributes:
         target: Name of that agent.
-        definition: The agent's definition; None where only its name was given.
+        definition: The agent's definition; None if only its name was given.
     """
 
     def __init__(self, agent: NamedAgent | str, description: str | None) -> None:
@@ -34,20 +34,20 @@ class Handoff(Tool[..., Any]):
         )
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """See `Tool.invoke`; arguments are ignored, since a handoff has none."""
+        """See `Tool.invoke`; arguments are ignored, because a handoff has none."""
         return str(self.function())
 
 
 def handoff(agent: NamedAgent | str, *, description: str | None = None) -> Handoff:
     """Make a tool that hands the conversation over to another agent.
 
-    From then on, in this turn and in later ones, that agent answers: with its own prompt, model
-    and tools, and with the whole history. To hand the conversation back, it needs such a tool
-    itself.
+    From then on, in this turn and in later ones, that agent answers, with its own prompt, model and
+    tools, and with the whole history. To hand the conversation back, it needs a handoff tool of its
+    own.
 
     Args:
         agent: The agent or its name; workers must know it.
-        description: When to hand over, for the model.
+        description: When to hand over; shown to the model.
 
     Raises:
         InvalidTool: The agent's name cannot be part of a tool name.

@@ -1,4 +1,4 @@
-"""Tools as the agent loop sees them, whatever implements them."""
+"""Tools as the agent loop sees them, independent of their implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agentapi.turns.calls import Verdict
 
 
 class ToolFailed(Exception):
-    """Raise this in a tool to give the model an error with exactly this text."""
+    """Raise this in a tool to show the model an error with exactly this text."""
 
 
 class BaseTool:
@@ -28,7 +28,7 @@ class BaseTool:
     Attributes:
         spec: Name, description and schema for the model.
         idempotent: Whether a call with an unknown outcome may be repeated.
-        timeout: Seconds a call may take; None for no limit besides the turn's.
+        timeout: Maximum seconds of a call; None for no limit other than the turn's.
         approval_timeout: Seconds to wait for an approval; None for the setting.
         approval_default: The decision when nobody decides in time.
     """
@@ -68,7 +68,7 @@ class BaseTool:
 
     @property
     def context_types(self) -> Sequence[Any]:
-        """The types of `ToolContext.context` that its functions want; empty for any type."""
+        """The types of `ToolContext.context` that its functions expect; empty for any type."""
         return ()
 
     async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
@@ -106,7 +106,7 @@ class Toolbox:
 
     Attributes:
         specs: The tools as the model sees them.
-        missing: Names of tools that were offered before a takeover and are not there any more.
+        missing: Names of tools that were offered before a takeover and no longer exist.
     """
 
     def __init__(self, agent: str, tools: Sequence[BaseTool], missing: Sequence[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""What a tool can know about the turn that calls it."""
+"""What a tool can learn about the turn that calls it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentapi.turns.context import ContextT, TurnContext
 class ToolContext(TurnContext[ContextT]):
     """The turn and the call, for tools that declare a parameter of this type, and for hooks.
 
-    The model never sees it. ``ToolContext[MyContext]`` says which type `context` has.
+    The model never sees it. ``ToolContext[MyContext]`` declares the type of `context`.
 
     Attributes:
         call_id: The model's id of this call.
@@ -46,7 +46,7 @@ def wanted_context(annotation: object) -> object | None:
 
 
 def none_type(kind: Any) -> Any:
-    """The type itself; that of None for None."""
+    """The type itself; for None, the type of None."""
     return type(None) if kind is None else kind
 
 
@@ -54,12 +54,12 @@ def context_parameter(function: Callable[..., Any]) -> tuple[str | None, object]
     """A function's parameter that is annotated `ToolContext`, if its types are known.
 
     Returns:
-        Its name, or None without such a parameter; the type of the context that it wants.
+        Its name, or None without such a parameter; and the type of context that it expects.
     """
     try:
         hints = typing.get_type_hints(function)
     except Exception:
-        # Names that only type checkers see.
+        # Some names exist only for type checkers.
         return None, ANY_CONTEXT
     for name, hint in hints.items():
         wanted = wanted_context(hint)

@@ -99,8 +99,8 @@ class Tool(BaseTool, Generic[P, R]):
     async def needs_approval(self, arguments: Mapping[str, Any], context: ToolContext) -> bool:
         """Whether a person must approve a call with these arguments.
 
-        If the deciding function raises, the call needs approval. Invalid arguments need none, since
-        the call will not be made.
+        If the deciding function raises, the call needs approval. A call with invalid arguments does
+        not, because it will not be made.
         """
         if not callable(self._requires_approval):
             return self._requires_approval
@@ -192,7 +192,7 @@ def tool(
     approval_timeout: float | None = None,
     approval_default: Verdict | str = Verdict.REJECTED,
 ) -> Tool[P, R] | Callable[[Callable[P, R]], Tool[P, R]]:
-    """Turn a function, synchronous or not, into a tool that models can call.
+    """Turn a function, synchronous or asynchronous, into a tool that models can call.
 
     The schema comes from its annotations, the descriptions from its docstring (Google, NumPy or
     reST style). The runtime fills in a parameter annotated `ToolContext`.
@@ -200,7 +200,7 @@ def tool(
     Args:
         function: The function, when used as ``@tool`` without arguments.
         name: Its name for the model; the function's own when not given.
-        description: What it does, for the model; the docstring's text when not given.
+        description: What it does, shown to the model; the docstring's text when not given.
         timeout: Seconds a call may take, above 0; after that the model gets a timeout error.
         idempotent: Whether it is safe to repeat the same call after a crash. If not, the model
             is told that the outcome of an interrupted call is unknown.

@@ -45,7 +45,7 @@ class Rules:
     Attributes:
         busy: Share of a core that a process may use, above 0 to 1.
         full: Share of a worker's slots that turns may take, above 0 to 1.
-        spare: Share of the workers that may be lost at once, 0 to below 1.
+        spare: Share of the workers that may be lost at the same time, 0 to below 1.
         shard_gib: Memory of one Redis primary, in GiB; half of it is for data, as a copy on write
             while a file is saved may take the rest.
         turn_retention: Seconds for which an ended turn is kept.
@@ -56,7 +56,7 @@ class Rules:
         gib_hour: Price of a GiB of memory for an hour.
         replicas: Replicas of each Redis primary.
         disk_gib_month: Price of a GiB of the archive's disk for a month.
-        archive_copies: How often the archive is stored: a database and its standby.
+        archive_copies: Number of copies of the archive: a database and its standby.
     """
 
     busy: float = 0.6
@@ -83,8 +83,8 @@ class Plan:
         worker_cores: Cores that the workers use.
         store_cores: Cores that all Redis primaries use together.
         gateway_cores: Cores that the gateways use.
-        worker_bound: What the number of workers follows from: "slots" or "cores".
-        shard_bound: What the number of shards follows from: "memory" or "cores".
+        worker_bound: What limits the number of workers: "slots" or "cores".
+        shard_bound: What limits the number of shards: "memory" or "cores".
         worker_gib: Memory of all workers.
         store_gib: Data of all Redis primaries: messages, records of turns, events.
         messages_gib: The part of it that is messages of conversations.
@@ -124,8 +124,8 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
 
     Args:
         load: The load.
-        costs: What was measured.
-        rules: How much of what there is may be used.
+        costs: The measured costs.
+        rules: Limits of utilisation, and prices.
         slots: Turns in flight in one worker process.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a simulation found."""
+"""The results of a simulation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class Spread:
     """Values of many turns.
 
     Attributes:
-        median: The middle one.
-        p99: The one that one in a hundred exceeds.
+        median: The median.
+        p99: The 99th percentile.
         longest: The largest.
     """
 
@@ -23,14 +23,14 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a simulation found. Times are in seconds.
+    """The results of a simulation. Times are in seconds.
 
     Attributes:
         seconds: The time from the first arrival to the last reply.
         ended: Turns that ended.
-        most_in_flight: The most turns that ran at once.
-        most_waiting: The most turns that waited for a worker or a provider at once.
-        delay: What turns waited beyond the time of models and tools.
+        most_in_flight: Maximum turns that ran at the same time.
+        most_waiting: Maximum turns that waited for a worker or a provider at the same time.
+        delay: Time that turns took in addition to models and tools.
         hottest_shard: Share of its time for which the busiest shard worked.
         mean_shard: The same of all shards on average.
         hottest_worker: Share of its time for which the busiest worker's core worked.

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pending(turn_id: TurnId, as_json: Json = False) -> None:
-    """List the tool calls of a turn that wait for a decision, with their arguments.
+    """List the tool calls of a turn that are waiting for a decision, with their arguments.
 
     Calls of turns that it waits for are included. With --json one object on each line.
     """

@@ -32,11 +32,11 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate(as_json: Json = False) -> None:
-    """Make or migrate the tables of the archive.
+    """Create or migrate the tables of the archive.
 
-    The first process that needs them does so, if the user of AGENTAPI_ARCHIVE_URL may make
-    tables. Otherwise run this as a user who may. It does nothing if the tables are those of this
-    release.
+    The first process that needs the tables creates them, if the user in AGENTAPI_ARCHIVE_URL may
+    create tables. Otherwise run this command as a user who may. It does nothing if the tables are
+    up to date.
     """
     with _archive() as opened:
         before = opened.version()
@@ -51,9 +51,9 @@ def migrate(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Print how much the archive has, its size, and the version of its tables.
+    """Print what the archive contains, its size, and the version of its tables.
 
-    It counts rows, which takes seconds where there are millions.
+    It counts rows, which takes seconds if there are millions.
     """
     with _archive() as opened:
         found = opened.status()

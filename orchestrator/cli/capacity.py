@@ -68,10 +68,10 @@ def capacity(
     outage: OutageSeconds = 600.0,
     as_json: Json = False,
 ) -> None:
-    """Say how many workers, Redis shards and gateways a load needs.
+    """Show how many workers, Redis shards and gateways a load needs.
 
     docs/capacity.md explains the figures. --simulate runs the planned fleet in a simulation: under
-    the load, when a fifth of its workers dies, and when the provider is away.
+    the load, with the loss of a fifth of its workers, and with an outage of the provider.
     """
     from orchestrator.capacity import plan, read_costs
     from orchestrator.capacity.plan import Rules

@@ -33,9 +33,9 @@ def chat(
 ) -> None:
     """Talk to an agent through the workers, and approve its tool calls. /help lists commands.
 
-    With --conversation an earlier conversation continues. Ctrl-C cancels the turn that runs; a
-    second one ends the chat. With --json each line of standard input is a message, and each line
-    of standard output an event or a result.
+    --conversation continues an earlier conversation. Ctrl-C cancels the running turn; a second
+    Ctrl-C ends the chat. With --json each line of standard input is a message, and each line of
+    standard output an event or a result.
     """
     given = json_object("--context", context)
     from orchestrator.cli.chat_session import ChatSession

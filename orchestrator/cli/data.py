@@ -52,13 +52,13 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Copy conversations out as JSON lines: histories, summaries, metadata, images and files.
+    """Export conversations as JSON lines: histories, summaries, metadata, images and files.
 
-    A file appears when it is complete, and only its owner may read it. Results of turns are not
-    part of it. `agentapi import` brings the conversations back.
+    The file appears when it is complete, and only its owner may read it. It does not contain
+    results of turns. `agentapi import` restores the conversations.
     """
     if sum([conversation is not None, tenant is not None or user is not None, everything]) != 1:
-        raise usage_error("give a CONVERSATION, or --tenant or --user, or --all")
+        raise usage_error("give one of: a CONVERSATION, --tenant or --user, --all")
     from agentapi.stores.data import Whose
     from orchestrator.client import Orchestrator
     from orchestrator.data.exporting import count, export_of
@@ -147,10 +147,10 @@ def import_(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Bring conversations back from an export.
+    """Import conversations from an export.
 
-    Each conversation appears in one step. An import that was interrupted can be repeated: what it
-    has brought before is left as it is. A conversation with turns that have not ended is never
+    Each conversation appears in one step. An interrupted import can be repeated: conversations that
+    it has already imported are left as they are. A conversation with unfinished turns is never
     replaced.
     """
     if replace and not dry_run and not yes:
@@ -216,11 +216,11 @@ def forget(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Delete a person's data: conversations, turns, events, summaries, images and files.
+    """Delete a user's data: conversations, turns, events, summaries, images and files.
 
-    Conversations that the user began are deleted as a whole; in those of others, the user's turns
-    with their messages. Turns that have not ended are cancelled. If one has not stopped in time,
-    the command says so, and can be repeated.
+    Conversations that the user began are deleted as a whole. In other users' conversations, the
+    user's turns and their messages are deleted. Unfinished turns are cancelled. If a turn does not
+    stop in time, the command reports it and can be repeated.
     """
     from orchestrator.client import Orchestrator
 

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check Redis, the broker, all workers, their agents and providers; say how to repair faults.
+    """Check Redis, the broker, all workers, their agents and providers; show how to fix faults.
 
     The exit code is 1 if turns wait or fail because of a fault.
     """

@@ -71,9 +71,9 @@ def enqueue(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Give an agent a message.
+    """Send a message to an agent.
 
-    Without --wait or --stream, the command returns when the turn is accepted. Ctrl-C ends a wait;
+    Without --wait or --stream, the command returns when the turn is accepted. Ctrl-C ends the wait;
     the turn continues.
     """
     text = message_of(message, file)
@@ -130,10 +130,10 @@ def follow(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a turn does until it ends, from its first event.
+    """Follow a turn from its first event until it ends.
 
-    The text of the reply is shown while it is written if the turn was enqueued with --stream.
-    Ctrl-C ends the command; the turn continues.
+    If the turn was enqueued with --stream, the reply is shown as it is written. Ctrl-C ends the
+    command; the turn continues.
     """
     from orchestrator.client import Orchestrator
 

@@ -36,7 +36,7 @@ def fork(
 ) -> None:
     """Run a turn again from one of its steps, in a copy of its conversation.
 
-    The original stays as it is. Prints the ids of the new turn and of its conversation; `follow`
+    The original does not change. Prints the ids of the new turn and of its conversation; `follow`
     waits for the reply.
     """
     from orchestrator.client import Orchestrator

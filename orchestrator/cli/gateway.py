@@ -37,7 +37,7 @@ def gateway(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write log lines as JSON.")] = False,
 ) -> None:
-    """Serve agents over HTTP, with OpenAI's API and a native one. Settings: AGENTAPI_GATEWAY_*."""
+    """Serve agents over HTTP, with OpenAI's API and a native API. Settings: AGENTAPI_GATEWAY_*."""
     from agentapi.logs import configure_logging
     from orchestrator.gateway import serve
     from orchestrator.gateway.settings import load_gateway_settings
@@ -66,7 +66,7 @@ def create(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Create a key and print it, this one time."""
+    """Create a key and print it. It is not shown again."""
     from orchestrator.gateway.tenants.scopes import scopes_of
 
     scopes = scopes_of(scope or ())

@@ -56,7 +56,7 @@ def turns(
     limit: Limit = DEFAULT_LIMIT,
     as_json: Json = False,
 ) -> None:
-    """List turns, the newest first.
+    """List turns, newest first.
 
     With --json one object on each line. Messages and replies are not listed.
     """
@@ -133,7 +133,7 @@ def conversations(
     limit: Limit = DEFAULT_LIMIT,
     as_json: Json = False,
 ) -> None:
-    """List conversations, the newest first.
+    """List conversations, newest first.
 
     With --json one object on each line.
     """
@@ -189,7 +189,7 @@ def approvals(
     limit: Limit = DEFAULT_LIMIT,
     as_json: Json = False,
 ) -> None:
-    """List the tool calls of all turns that wait for a decision, the newest turns first.
+    """List the tool calls of all turns that are waiting for a decision, newest turns first.
 
     With --json one object on each line.
     """
@@ -227,9 +227,9 @@ def ends(
     tenant: OfTenant = None,
     as_json: Json = False,
 ) -> None:
-    """Print how turns have ended, the oldest first: those that are kept, or as they happen.
+    """Print how turns ended, oldest first: stored ends, or new ends as they happen.
 
-    With --json one object on each line. Continue behind the last one with --after.
+    With --json one object on each line. Continue after the last one with --after.
     """
     if after is not None and since is not None:
         raise usage_error("give either --after or --since")

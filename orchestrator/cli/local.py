@@ -41,9 +41,9 @@ def up(
 ) -> None:
     """Run Valkey, workers, the gateway and Flower in the foreground, until Ctrl-C.
 
-    A worker that ends is started again. If AGENTAPI_REDIS_URL is in the environment, that server is
-    used and no Valkey is started.
-    The example agents begin with a few conversations, for the console.
+    A worker that ends is restarted. If AGENTAPI_REDIS_URL is set in the environment, that server is
+    used and no Valkey is started. The example agents start with a few conversations, for the
+    console.
     """
     from agentapi import load_settings
     from orchestrator.stack import Stack

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def timeline(turn_id: TurnId, as_json: Json = False) -> None:
     """Show what happened to a turn, and when.
 
-    Waiting, attempts, model calls, tools, child turns, decisions, and writes that were refused.
+    Shows waiting, attempts, model calls, tools, child turns, decisions and refused writes.
     """
     from orchestrator.client import Orchestrator
 

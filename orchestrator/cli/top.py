@@ -42,9 +42,8 @@ def top(
 ) -> None:
     """Show the fleet live: workers, running and waiting turns, providers, failures, cost.
 
-    Keys: q ends it, s sorts the running turns by time, worker or agent, p pauses. Where standard
-    output is not a terminal, it prints one picture. With --json one object on each line, until
-    Ctrl-C.
+    Keys: q quits, s sorts the running turns by time, worker or agent, p pauses. If standard output
+    is not a terminal, it prints one frame. With --json one object on each line, until Ctrl-C.
     """
     from orchestrator.client import Orchestrator
     from orchestrator.fleet import FleetReader

@@ -73,11 +73,11 @@ def worker(
         typer.Argument(metavar="[-- CELERY_FLAGS]", help="Further options for `celery worker`."),
     ] = None,
 ) -> None:
-    """Run agents: take turns from the queues and carry them out, until SIGTERM or Ctrl-C.
+    """Run agents: take turns from the queues and run them, until SIGTERM or Ctrl-C.
 
-    Running turns then get AGENTAPI_SHUTDOWN_GRACE seconds to finish; a second signal hands them
-    back to other workers immediately. With --supervise or several processes, SIGHUP replaces the
-    processes one by one.
+    Running turns then have AGENTAPI_SHUTDOWN_GRACE seconds to finish; a second signal hands them to
+    other workers immediately. With --supervise or several processes, SIGHUP replaces the processes
+    one by one.
     """
     flags = _checked(celery_flags or [])
     if as_json:

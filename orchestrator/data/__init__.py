@@ -1,1 +1,1 @@
-"""Conversations copied out and brought back, and a person's data deleted."""
+"""Export and import of conversations, and deletion of a user's data."""

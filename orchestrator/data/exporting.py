@@ -1,4 +1,4 @@
-"""Copies conversations out, with bounded memory: one piece of one history at a time."""
+"""Exports conversations with bounded memory: one part of one history at a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ExportCounts:
 
 @dataclass
 class Export:
-    """An export. It reads while its lines are taken.
+    """An export. It reads data while its lines are consumed.
 
     Attributes:
         store: Where the conversations are.
@@ -162,7 +162,7 @@ def export_of(store: TurnStore, conversation_id: str | None, whose: Whose) -> Ex
 
 
 def count(store: TurnStore, conversation_ids: Iterable[str]) -> ExportCounts:
-    """What an export would have, without reading messages."""
+    """Count what an export would contain, without reading messages."""
     counts = ExportCounts()
     for conversation_id in conversation_ids:
         snapshot = store.data.snapshot(conversation_id)

@@ -1,4 +1,4 @@
-"""Deletes a person's data: conversations, turns, events and all that belongs to them."""
+"""Deletes a user's data: conversations, turns, events and everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MORE_THAN_LEASE: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForgottenUser:
-    """What `forget_user` has deleted; after a dry run, what it would delete.
+    """What `forget_user` deleted, or would delete after a dry run.
 
     Attributes:
         user_id: The user.
@@ -30,9 +30,9 @@ class ForgottenUser:
             turns in others.
         messages: Messages of these conversations, and of the user's turns in others. A dry run
             cannot know what a turn that has not ended will leave when it is cancelled.
-        ends: Entries for those who follow ends.
-        left: Turns that were cancelled and have not stopped yet. What belongs to them is still
-            there: call it again.
+        ends: Stored ends for clients that follow ends.
+        left: Turns that are cancelled but have not stopped yet. Their data still exists: call it
+            again.
         dry_run: Whether nothing was changed.
     """
 
@@ -104,7 +104,7 @@ def _messages_of(store: TurnStore, turn: OwnedTurn) -> int:
 
 
 class Forgetting:
-    """One deletion of a person's data."""
+    """One deletion of a user's data."""
 
     def __init__(
         self, store: TurnStore, whose: Whose, cancel: Callable[[str], object], wait: float
@@ -113,7 +113,7 @@ class Forgetting:
 
         Args:
             store: Where the data are.
-            whose: The person.
+            whose: The user.
             cancel: Cancels a turn, and sends the wake-ups that follow from it.
             wait: Seconds to wait for turns that run.
         """
@@ -126,7 +126,7 @@ class Forgetting:
         self._left: set[str] = set()
 
     def run(self) -> ForgottenUser:
-        """Delete everything; returns when turns that run have stopped, or have not in time."""
+        """Delete everything; returns when running turns have stopped, or the wait has timed out."""
         self._store.data.require_archive()
         # The rest of a deletion that died in the middle; it may have been this person's.
         for dropped in self._store.data.remains():

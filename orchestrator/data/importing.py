@@ -1,4 +1,4 @@
-"""Brings conversations back from an export, one after the other, each in one step."""
+"""Imports conversations from an export one by one, each in one step."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _REFUSALS: Final[Mapping[Restored, str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportResult:
-    """What `import_conversations` has done.
+    """The result of `import_conversations`.
 
     Attributes:
         imported: Conversations that were written; after a dry run those that would be.
-        unchanged: Conversations that the same export has brought before.
+        unchanged: Conversations that the same export has already imported.
         messages: Messages of those that were written.
         refused: Conversations that were not written, each with the reason.
         complete: Whether the export had its last line. If not, it was cut off: conversations may be
@@ -148,7 +148,7 @@ class Import:
 
 
 class _Incoming:
-    """A conversation on its way in. Nobody sees it before its last line."""
+    """A conversation that is being imported. It becomes visible with its last line."""
 
     def __init__(self, store: TurnStore, record: ConversationRecord, *, write: bool) -> None:
         self.record = record

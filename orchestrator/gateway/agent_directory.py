@@ -1,4 +1,4 @@
-"""Which agents there are. Each is a model of OpenAI's API."""
+"""The directory of agents. Each agent is a model of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _QUESTIONS: Final = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Census:
-    """Which workers answered.
+    """A census: which workers answered.
 
     Attributes:
         workers: The names of the agents of each worker.
-        accepted: What requests may decide about each agent, from the last answers; None if a
-            worker of another release serves it, which does not say.
+        accepted: What requests may decide about each agent, from the last answers; None if a worker
+            of an older release serves it, which does not report this.
         fault: Why the workers could not be asked, or None.
-        taken: When, by the event loop's clock.
+        taken: Time of the census, by the event loop's clock.
     """
 
     workers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,13 +47,12 @@ class Census:
 
 
 class WorkerCensus:
-    """Asks the workers which agents they serve, once for all requests that want to know."""
+    """Asks the workers which agents they serve, once for all waiting requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._app: Any = producer_app(settings)
-        # One thread of its own: a broadcast waits a second and must not occupy the producer's
-        # threads.
+        # A dedicated thread: a broadcast waits a second and must not occupy the producer's threads.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentapi-census")
         self._asking = asyncio.Lock()
         self._last = Census()
@@ -74,7 +73,7 @@ class WorkerCensus:
         if not self._last.workers:
             return await self.take()
         self.refresh()
-        # Requests do not wait for the broker while an old census will do.
+        # Requests do not wait for the broker while an old census suffices.
         return self._last
 
     async def take(self, max_age: float = MAX_AGE) -> Census:
@@ -86,7 +85,8 @@ class WorkerCensus:
                 # Another request may have taken it while this one waited for the lock.
                 if self._is_old(asked, max_age):
                     census = await loop.run_in_executor(self._thread, self._ask)
-                    # Workers under load may miss a question: their agents' policies stay known.
+                    # Workers under load may miss a question, so their agents' policies are
+                    # remembered.
                     accepted = {**self._last.accepted, **census.accepted}
                     self._last = replace(census, taken=loop.time(), accepted=accepted)
         return self._last
@@ -158,7 +158,7 @@ class AgentDirectory:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """The names that are known without asking anybody, sorted; some may be missing."""
+        """The names that are known without asking the workers, sorted; some may be missing."""
         if self._fixed is not None:
             return self._fixed
         self._census.refresh()
@@ -181,7 +181,7 @@ class AgentDirectory:
         return tuple(sorted({name for names in census.workers.values() for name in names}))
 
     async def accepted(self, name: str) -> AcceptedRequests | None:
-        """What requests may decide about an agent; None while nobody can say.
+        """What requests may decide about an agent; None while this is unknown.
 
         Raises:
             UnsupportedParameter: A worker of an older release serves it, and would decide nothing.
@@ -202,7 +202,7 @@ class AgentDirectory:
     async def check(self, name: str) -> None:
         """Check that an agent exists.
 
-        While no worker answers, every name passes: the turn waits for a worker, which knows.
+        While no worker answers, every name is accepted: the turn waits for a worker, which decides.
 
         Raises:
             UnknownAgent: It does not exist, or only the runtime itself uses it.
@@ -215,7 +215,7 @@ class AgentDirectory:
                 # A worker that serves it may have started since the last census.
                 known = await self.names(max_age=1.0)
         except AgentAPIError:
-            # Nobody can say now whether it exists: the turn is accepted, and a worker decides.
+            # It is unknown whether the agent exists: the turn is accepted, and a worker decides.
             return
         if known and name not in known:
             raise unknown_agent(name, known)

@@ -1,4 +1,4 @@
-"""The gateway's FastAPI application: its routes, and one shape for all errors."""
+"""The gateway's FastAPI application: its routes, and one format for all errors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 def _answer(request: Request, problem: Problem) -> Response:
     count_refusal(problem.status, problem.code)
-    # Pages answer with pages.
+    # Errors of the console's pages are pages too.
     if answer := getattr(request.state, "answer", None):
         response: Response = answer(problem)
         return response
@@ -100,13 +100,13 @@ async def _error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A request that does not fit its model: its first fault, in OpenAI's shape."""
+    """A request that does not match its model: the first fault, in OpenAI's format."""
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     cause = fault.get("ctx", {}).get("error")
-    # A validator of ours refused it, with a better text than pydantic's.
+    # One of our validators refused it, with a better text than pydantic's.
     if isinstance(cause, GatewayError):
         return _answer(request, problem_of(cause))
-    # Behind the parameter's name come pydantic's names for the types that it tried.
+    # The parameter's name is followed by pydantic's names for the types that it tried.
     where, *place = fault.get("loc", ()) or ("body",)
     param = str(place[0]) if place else None
     if fault.get("type") == "json_invalid":
@@ -118,7 +118,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: unknown routes and methods, a body that ends early."""
+    """Requests that Starlette itself refuses: unknown routes and methods, a body that ends
+    early."""
     if not isinstance(error, HTTPException):
         return _answer(request, problem_of(error))
     code, message = "bad_request", str(error.detail)
@@ -139,7 +140,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _correct_document(app: FastAPI) -> None:
-    """Remove FastAPI's 422 from the document: here it is a 400 in OpenAI's shape."""
+    """Remove FastAPI's 422 from the document: here it is a 400 in OpenAI's format."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:

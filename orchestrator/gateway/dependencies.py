@@ -27,13 +27,13 @@ async def tenant_view(
     request: Request,
     _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> TenantView:
-    """What the caller may see and do; `Authenticator` put it into the request's state.
+    """What the caller may see and do, from the request's state, where `Authenticator` put it.
 
     Raises:
         NotAuthenticated: The request has not passed `Authenticator`.
     """
     view: TenantView | None = getattr(request.state, "view", None)
-    # Fails closed: a route must never run without a tenant, however the app is assembled.
+    # Fails closed: a route must never run without a tenant, no matter how the app is assembled.
     if view is None:
         raise NotAuthenticated("the request was not authenticated")
     return view
@@ -49,7 +49,7 @@ def idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """The caller's name for this request.
+    """The caller's idempotency key for this request.
 
     Raises:
         InvalidRequest: It has characters that are not printable.

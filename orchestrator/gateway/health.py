@@ -65,7 +65,7 @@ async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Resp
     census = await gateway.census.take(max_age=3.0)
     follower = "ok" if gateway.follower.fresh else "late"
     found = Ready(
-        # Not the sweeper: another gateway would be no better off, and turns are served.
+        # Not the sweeper: every other gateway would be affected too, and turns are still served.
         ready=redis == follower == "ok" and census.fault is None and bool(census.workers),
         redis=redis,
         broker="ok" if census.fault is None else "out of reach",
@@ -93,7 +93,7 @@ async def _store(gateway: Gateway) -> tuple[str, str]:
     try:
         with translate_errors(gateway.settings.redis_url):
             pipeline = gateway.redis.pipeline(transaction=False)
-            # By its name: the client of a cluster has no such method.
+            # By command name: the client of a cluster has no such method.
             cast("Any", pipeline).execute_command("TIME")
             pipeline.get(SWEPT_KEY)
             (seconds, micros), swept = await pipeline.execute()
@@ -108,7 +108,7 @@ async def _store(gateway: Gateway) -> tuple[str, str]:
 
 
 def _cluster(orchestrator: Orchestrator, settings: Settings) -> tuple[str, str]:
-    """The same of a cluster: a gateway can serve while one shard answers."""
+    """The state of a cluster: a gateway can serve while at least one shard answers."""
     try:
         orchestrator.store.ping()
     except LoginRefused:

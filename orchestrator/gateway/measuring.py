@@ -1,8 +1,8 @@
 """The gateway's metrics: its requests, its event loop, and the turns of the whole fleet.
 
-Only gateways export the gauges of the fleet, since all workers would export the same: under `sum()`
-these would add up. Gateways read them when they are asked, and remember them for a while, so that
-the cost for Redis does not grow with the number of those who ask.
+Only gateways export the gauges of the fleet: all workers would export the same values, which
+`sum()` would add up. Gateways read them when they are scraped and cache them for a while, so that
+the cost for Redis does not grow with the number of scrapers.
 """
 
 from __future__ import annotations

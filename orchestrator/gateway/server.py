@@ -37,7 +37,8 @@ class _Server(uvicorn.Server):
         self._gateway = gateway
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop. Unlike uvicorn's, it does not raise the signal again: the exit code is 0."""
+        """Stop. Unlike uvicorn's handler, it does not raise the signal again, so the exit code is
+        0."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
@@ -57,7 +58,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT. Open streams then end with a place to resume from.
+    """Serve until SIGTERM or SIGINT. Open streams then end with a position to resume from.
 
     Raises:
         ConfigurationError: A setting is not valid, the port is taken, or other machines could

@@ -187,7 +187,7 @@ async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
         )
         found = await asyncio.to_thread(examined, redis_url)
         assert found["providers.model"]["level"] == "warn"
-        assert "/v1/models is not a list of models" in found["providers.model"]["message"]
+        assert "/v1/models did not return a list of models" in found["providers.model"]["message"]
         found = await asyncio.to_thread(examined, redis_url)
         assert found["providers.key"]["level"] == "fail"
         assert "answered 401: *** is wrong" in found["providers.key"]["message"]

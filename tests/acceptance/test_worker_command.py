@@ -277,6 +277,6 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "producer.py").write_text("mine")
     done = command(tmp_path, "init")
     assert done.returncode == 2
-    assert "already has producer.py" in done.stderr
+    assert "already contains producer.py" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["producer.py"]
     assert (tmp_path / "producer.py").read_text() == "mine"

@@ -139,7 +139,7 @@ def test_the_second_one_is_shown_who_was_first(
     assert http.post(f"/turns/{turn_id}/calls/{call_id}", json=body).status_code == 200
     late = decide(ann, waits, "rejected", reason="too late")
     assert late.status_code == 409
-    assert "bob was faster" in text_of(late.text)
+    assert "bob decided first" in text_of(late.text)
     assert "Approved by bob" in text_of(late.text)
     assert ended(http, turn_id)["text"] == "sign: signed the form"
     # The part that is asked for again and again says so too.

@@ -288,7 +288,7 @@ def test_a_rejection_is_repeated_while_its_turn_goes_on(client: openai.OpenAI) -
 
     first, second = decide(answer), decide(answer)
     assert first.id == second.id != asked.id
-    with pytest.raises(openai.ConflictError, match="was rejected before"):
+    with pytest.raises(openai.ConflictError, match="was already rejected"):
         decide({**answer, "approve": True})
     while (done := client.responses.retrieve(first.id)).status != "completed":
         pass

@@ -98,7 +98,9 @@ async def test_check_of_a_chat_server(server: WireServer) -> None:
     assert caught.value.status == 401
     for wrong in (status(404, {}), text("<html>"), status(200, [1])):
         server.will_list(wrong)
-        with pytest.raises(ProviderMisconfigured, match=r"/v1/models is not a list of models"):
+        with pytest.raises(
+            ProviderMisconfigured, match=r"/v1/models did not return a list of models"
+        ):
             await provider.check({"small"})
     # A server that lists nothing says nothing about models.
     server.will_list(status(200, {"data": []}))

@@ -136,8 +136,8 @@ def test_help_has_no_line_breaks_inside_of_paragraphs() -> None:
     texts = [each.help for each in commands.registered_commands]
     assert all(texts)
     assert not [text for text in texts if re.search(r"[^\n]\n[^\n]", str(text))]
-    [enqueue] = [text for text in texts if str(text).startswith("Give an agent a message.\n\n")]
-    assert "Ctrl-C ends a wait; the turn continues." in str(enqueue)
+    [enqueue] = [text for text in texts if str(text).startswith("Send a message to an agent.\n\n")]
+    assert "Ctrl-C ends the wait; the turn continues." in str(enqueue)
 
 
 def listed(capsys: pytest.CaptureFixture[str], error: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a worker answers when somebody looks at the fleet."""
+"""A worker's answer for views of the fleet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ model made up, which may contain users' text."""
 
 
 def activity_of(state: Any) -> WorkerActivity:
-    """What the worker that answers does now. Does not block.
+    """The worker's current activity. Does not block.
 
     Args:
         state: Celery's state of the remote control.

@@ -1,7 +1,7 @@
-"""One log line when a worker loses its broker, and one when it has it back.
+"""Logs one line when a worker loses its broker, and one when the broker is back.
 
-Celery logs each attempt to connect, with a traceback where they follow each other fast: a Redis
-that is a replica, is full or still loads lets a worker connect, and refuses its first command.
+Celery logs each attempt to connect, with a traceback if attempts follow each other quickly: a Redis
+that is a replica, is full or is still loading lets a worker connect and refuses its first command.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def quiet(record: logging.LogRecord) -> bool:
 
 
 class BrokerOutage:
-    """Whether the broker is away, as the consumer sees it. For the consumer's thread only."""
+    """Whether the broker is unavailable, as seen by the consumer. For the consumer's thread
+    only."""
 
     def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with a broker that is there.
+        """Start with an available broker.
 
         Args:
             address: The broker's URL without its password.
@@ -62,7 +63,7 @@ class BrokerOutage:
 
     @property
     def lasts(self) -> bool:
-        """Whether the broker is away, or came back a moment ago."""
+        """Whether the broker is unavailable, or came back a moment ago."""
         return self._since is not None
 
     def failed(self, error: BaseException) -> float:
@@ -86,10 +87,10 @@ class BrokerOutage:
 
 
 def describe(error: BaseException, address: str) -> str:
-    """What is wrong with the broker, and what to look at."""
+    """What is wrong with the broker, and what to check."""
     unreachable = isinstance(error, (redis_errors.ConnectionError, redis_errors.TimeoutError))
     if isinstance(error, RedisError) and not unreachable:
-        # A server that answers, and refuses: a replica, a full one, one that still loads.
+        # A server that answers but refuses: a replica, a full server, or one that is still loading.
         said = text_of(error)[:_LONGEST_TEXT]
         return f"broker at {address} refuses to work: {said}; check its log and its memory"
     why = why_out_of_reach(error, address, "AGENTAPI_BROKER_URL")

@@ -38,7 +38,8 @@ class TurnConsumer(Consumer):
     """The consumer of a worker that runs turns."""
 
     class Blueprint(Consumer.Blueprint):
-        """Without queues for delayed tasks: no turn has an ETA, and on RabbitMQ they are 28."""
+        """Without queues for delayed tasks: no turn has an ETA, and on RabbitMQ there would be 28
+        of them."""
 
         default_steps = [  # noqa: RUF012
             step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step
@@ -55,11 +56,12 @@ class TurnConsumer(Consumer):
         self._outage = BrokerOutage(without_password(self.app.settings.broker_url))
         logging.getLogger(CELERYS).addFilter(quiet)
         if on_rabbitmq(self.app.settings):
-            # RabbitMQ counts the messages of each queue by itself: quorum queues know no other way.
+            # RabbitMQ counts the messages of each queue separately, the only way that quorum queues
+            # support.
             self.initial_prefetch_count = QUEUE_PREFETCH
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let signals and free places end the loop's wait, and take only as many tasks as fit.
+        """Let signals and free slots end the loop's wait, and take only as many tasks as fit.
 
         A signal alone would not end it: Python repeats a poll that a signal interrupts (PEP 475).
         """
@@ -77,7 +79,7 @@ class TurnConsumer(Consumer):
         if isinstance(qos, Places):
             qos.room = self.pool.room
         if self._outage.lasts:
-            # Celery takes this back if the connection is lost before.
+            # Celery undoes this if the connection is lost before.
             hub.call_later(HELD, self._outage.held)
 
     def on_send_event_buffered(self) -> None:
@@ -110,7 +112,7 @@ class TurnConsumer(Consumer):
         for channel in getattr(transport, "channels", None) or ():
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)  # type: ignore[no-untyped-call]
-        # A server that refuses each first command lets us connect again and again.
+        # A server that refuses every first command still accepts every connection.
         time.sleep(pause)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:

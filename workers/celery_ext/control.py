@@ -1,7 +1,7 @@
 """Celery's remote control (`celery control`, Flower's buttons) of workers whose tasks are turns.
 
-Each command does to turns what its name says, or explains why it cannot. The app imports this
-module because Celery looks commands up in one global registry.
+Each command applies to turns in the way that its name says, or explains why it cannot. The app
+imports this module because Celery looks commands up in one global registry.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def terminate(
 
 
 def _cancel(app: Any, turn_id: str) -> None:
-    """In a thread: cancel a turn. Every worker hears the command; the first one cancels."""
-    # Stop it here first, if it runs here: otherwise it would hear of it only by the next heartbeat.
+    """In a thread: cancel a turn. Every worker receives the command; the first one cancels."""
+    # Stop it here first if it runs here. Otherwise it would learn of it only with the next
+    # heartbeat.
     for turn in app.runtime.running.all():
         if turn.lease.turn_id == turn_id:
             turn.stop(StopReason.CANCELLED)
@@ -119,7 +120,7 @@ def _agents(state: Any, **_: Any) -> dict[str, Any]:
 
 @inspect_command(name="services")  # type: ignore[untyped-decorator]
 def _services(state: Any, **_: Any) -> dict[str, Any]:
-    """How this worker and its background services are doing, for `agentapi doctor`."""
+    """The state of this worker and its background services, for `agentapi doctor`."""
     consumer = state.consumer.task_consumer
     return {
         **status_of(state.app.runtime),
@@ -134,7 +135,7 @@ def _report(state: Any, check: bool = False, **_: Any) -> dict[str, Any]:
 
     Args:
         state: Celery's.
-        check: Whether to begin another round of checks; a later report has the results.
+        check: Whether to start another round of checks; a later report contains the results.
     """
     if check:
         state.app.runtime.self_check.want()

@@ -1,4 +1,4 @@
-"""What a task raises so that Celery, its events and Flower tell the truth about its turn.
+"""Exceptions by which a task tells Celery, its events and Flower how its turn ended.
 
 A task that returns counts as SUCCESS, so only a completed turn returns. Every other outcome is
 raised, with numbers and codes but without content.
@@ -88,7 +88,7 @@ class TurnGoesOn(Told, Retry):
 
 
 def told(summary: Summary) -> Summary:
-    """The result of a task whose turn ran here.
+    """Return or raise the result of a task whose turn ran here.
 
     Raises:
         Told: The turn did not complete.
@@ -108,7 +108,7 @@ def told(summary: Summary) -> Summary:
 
 
 def told_of_refusal(summary: Summary) -> Summary:
-    """The result of a task that found nothing to run.
+    """Raise the result of a task that found nothing to run.
 
     Raises:
         Told: Always. The task that runs the turn reports its outcome.

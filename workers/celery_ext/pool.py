@@ -1,8 +1,8 @@
-"""The pool that Celery hands turns to: a job is a task of the event loop, not a thread.
+"""The pool to which Celery hands turns: a job is a task of the event loop, not a thread.
 
 Celery's `threads` pool keeps a thread for each turn in flight, waits without a limit at SIGTERM
 and cannot terminate a job (celery 5.7, celery/concurrency/thread.py). Here a turn occupies a thread
-only while it is claimed and closed, and none in between, while the model works.
+only while it is claimed and closed, not in between while the model works.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class TurnPool(BasePool):
     """Claims and closes turns in the runtime's threads, and runs them on its event loop.
 
     Celery's tracer calls the task once the turn is closed, so the task's result, its signals and
-    its end in Flower are those of the turn. Whatever goes wrong, each job that began is answered
-    and frees its place.
+    its end in Flower are those of the turn. Every job that began is answered and frees its slot,
+    whatever goes wrong.
 
     `_changed` guards `_waiting`, `_in_flight` and `limit`. Celery's thread appends and takes jobs;
     the runtime's threads take the next job when one of theirs leaves.
@@ -78,7 +78,7 @@ class TurnPool(BasePool):
         """Start empty."""
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()
-        # Jobs that hold a place: from before their claim until Celery has their answer.
+        # Jobs that hold a slot: from before their claim until Celery has their answer.
         self._in_flight = 0
         self._closing = False
         self._changed = threading.Condition()

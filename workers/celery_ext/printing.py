@@ -1,4 +1,5 @@
-"""What Celery's worker prints besides its log: a banner, and a word at each signal."""
+"""Suppresses what Celery's worker prints in addition to its log: a banner, and a line at each
+signal."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from celery.apps import worker as program
 
 
 def print_nothing(worker: Any) -> None:
-    """Let a worker print nothing. Its log says when it starts and stops.
+    """Make a worker print nothing. Its log records when it starts and stops.
 
     Args:
         worker: Celery's worker, before it starts.

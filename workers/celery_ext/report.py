@@ -1,4 +1,4 @@
-"""What a worker answers when `agentapi doctor` asks it."""
+"""A worker's answer to `agentapi doctor`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TWINS_ANSWER_WITHIN: Final = 1.0
 
 
 def report_of(state: Any) -> WorkerReport:
-    """The report of the worker that answers. Does not block.
+    """The worker's report. Does not block.
 
     Args:
         state: Celery's state of the remote control.
@@ -59,7 +59,7 @@ def twins_of(app: Any, name: str) -> Sequence[str]:
             COMMAND, destination=[name], reply=True, timeout=_TWINS_ANSWER_WITHIN
         )
     except Exception:
-        # The worker itself says that the broker is away.
+        # The worker itself reports that the broker is unavailable.
         return []
     answers = [answer for reply in replies or () for answer in reply.values()]
     processes = {answer["process"] for answer in answers if "process" in answer}

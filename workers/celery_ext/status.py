@@ -1,4 +1,4 @@
-"""How a worker process is doing: for `celery inspect services` and `agentapi doctor`."""
+"""The state of a worker process, for `celery inspect services` and `agentapi doctor`."""
 
 from __future__ import annotations
 

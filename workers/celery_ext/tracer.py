@@ -1,4 +1,4 @@
-"""Celery's tracer, without the text of a traceback that nobody reads.
+"""Celery's tracer, without formatting tracebacks that are never read.
 
 Celery formats the traceback of every exception that a task raises, twice. That takes a millisecond,
 more than a whole turn. The exceptions in `workers.celery_ext.outcomes` only tell Celery how a turn

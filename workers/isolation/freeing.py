@@ -40,10 +40,10 @@ def free_turns(
         return store.orphan(process)
 
     try:
-        # No longer than a lease: after that all leases have expired anyway.
+        # No longer than a lease: after that, all leases have expired.
         freed = ride_out(free, outage=Outage(), patience=settings.lease_ttl)
-        # The sweep would do this too, a second later. Without `claimed`, no turn counts as waiting
-        # in line: these were claimed, so their wake-ups are used up.
+        # The sweep would do this too, a second later. Without `claimed`, no turn counts as queued:
+        # these turns were claimed, so their wake-ups are used up.
         for wakeup in store.redispatch(freed, claimed={}):
             dispatcher.send(wakeup)
         # These had no lease to free: no process had claimed them yet.

@@ -1,4 +1,4 @@
-"""Messages between a worker and its watchdog: JSON, one object a line."""
+"""Messages between a worker and its watchdog: JSON, one object per line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Died:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotStarted:
-    """From the watchdog: the turn was still waiting for a place when all were handed back."""
+    """From the watchdog: the turn was still waiting for a slot when all were handed back."""
 
     job: int
 

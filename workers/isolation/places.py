@@ -57,11 +57,11 @@ class _Isolated:
 
 @dataclass(kw_only=True)
 class IsolatedTurns:
-    """Suspect turns of this worker: a few run at the same time, the others wait for a place.
+    """Suspect turns of this worker: some run at the same time, the others wait for a slot.
 
     Attributes:
         places: How many run at the same time.
-        service: Shows how the watchdog is doing.
+        service: The state of the watchdog.
     """
 
     places: int
@@ -90,8 +90,8 @@ class IsolatedTurns:
                 still waiting for a place.
         """
         ours, theirs = socket.socketpair()
-        # The watchdog shares the memory that exists now. Garbage collections would write to those
-        # pages and so copy them.
+        # The watchdog shares the current memory. Garbage collections would write to its pages and
+        # so copy them.
         gc.collect()
         gc.freeze()
         if os.fork() == 0:
@@ -106,19 +106,18 @@ class IsolatedTurns:
                 # Not `sys.exit`: this copy of the worker must not run its clean-up or return into
                 # Celery.
                 os._exit(code)
-        # While a copy is open here, the end of the watchdog would never show as the end of the
-        # stream.
+        # While a copy is open here, the watchdog's end would not close the stream.
         theirs.close()
         self._control = ours
 
     @property
     def available(self) -> bool:
         """Whether suspect turns can run in processes of their own."""
-        # A worker that shuts down, perhaps since its watchdog ended, must not run them itself.
+        # A worker that shuts down, perhaps because its watchdog ended, must not run them itself.
         return self._control is not None or self._closing
 
     def turns(self) -> list[tuple[SuspectTurn, float]]:
-        """The turns that are here, each with the seconds since it came."""
+        """The turns that are here, each with the seconds since it arrived."""
         now = time.monotonic()
         with self._changed:
             return [(isolated.turn, now - isolated.began) for isolated in self._running.values()]
@@ -129,14 +128,14 @@ class IsolatedTurns:
         return len(self._running)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the event loop: begin to read messages of the watchdog."""
+        """On the event loop: start reading messages of the watchdog."""
         if self._control is not None:
             self._control.setblocking(False)
             self._loop = loop
             loop.add_reader(self._control, self._read, loop, self._control)
 
     def run(self, turn: SuspectTurn, then: Then) -> None:
-        """Run a turn in a process of its own, as soon as there is a place.
+        """Run a turn in a separate process, as soon as a slot is free.
 
         Args:
             turn: The turn to run.
@@ -152,7 +151,7 @@ class IsolatedTurns:
                 self._send(Run(turn=turn))
                 log.warning(line("turn.isolated", **_ids(turn)))
                 return
-        # Outside of the lock, as everywhere: it hands over to the pool, which has locks of its own.
+        # Outside of the lock, as everywhere: it hands over to the pool, which has its own locks.
         then({"status": "suspect"})
 
     def cancel(self, job: int) -> None:
@@ -246,7 +245,7 @@ class IsolatedTurns:
         result: dict[str, Any] = {"status": "died", "exit": code}
         try:
             # The worker counts, not the dying process or its watchdog: if a whole machine is lost,
-            # nobody counts, and the turn is not blamed for it (promise 12).
+            # the death is not counted against the turn (promise 12).
             perished = ride_out(
                 lambda: self.store.perish(turn.conversation_id, turn.turn_id, turn.process),
                 outage=self.outage,
@@ -275,8 +274,7 @@ class IsolatedTurns:
         log.critical(line("watchdog.ended", turns=len(running)))
         for isolated in running:
             isolated.then({"status": "lost"})
-        # SIGTERM, not an exit: the turns that run in this process are still well and are handed
-        # back.
+        # SIGTERM, not an exit: the turns in this process are still healthy and are handed back.
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -102,7 +102,7 @@ class Watchdog:
     def serve(self) -> None:
         """Serve until the worker says goodbye or dies, then hand all turns back."""
         self._watch()
-        # Where pidfds are missing, a change of parent is the sign that the worker is gone.
+        # Without pidfds, a change of the parent process shows that the worker is gone.
         while self._take_requests() and os.getppid() == self._worker:
             self._reap()
             self._start_waiting()
@@ -110,8 +110,8 @@ class Watchdog:
         if not self._goodbye:
             self._wait_for_death()
             self._on_death(tuple(self._waiting))
-        # They have been handing back meanwhile. Those that are killed below lose no recorded step:
-        # their leases expire, and the sweep wakes their turns.
+        # They have been handing back meanwhile. Processes that are killed below lose no recorded
+        # step: their leases expire, and the sweep wakes their turns.
         self._wait_for_children(LAST_WORDS)
         self._signal_all(signal.SIGKILL)
 
@@ -136,7 +136,7 @@ class Watchdog:
             self._selector.register(os.pidfd_open(self._worker), selectors.EVENT_READ, -1)
 
     def _take_requests(self) -> bool:
-        """Wait for something to do; returns whether the worker still needs the watchdog."""
+        """Wait for requests; returns whether the worker still needs the watchdog."""
         for key, _ in self._selector.select(LOOK):
             if key.data == -1:
                 return False

@@ -21,13 +21,13 @@ class ClaimedTurn:
     """A turn that this process may run.
 
     Attributes:
-        work: What is done for turns of its kind.
-        claim: What the store gave with the lease.
-        running: By which it is stopped from outside.
+        work: The work for turns of its kind.
+        claim: The store's answer to the claim.
+        running: The handle by which it is stopped from outside.
         progress: Its steps so far; grows while it runs.
         began: When it was claimed, by `time.monotonic`.
-        span: Of the attempt.
-        fields: What every log line of the attempt has.
+        span: The span of the attempt.
+        fields: The fields of every log line of the attempt.
     """
 
     work: Work
@@ -39,7 +39,7 @@ class ClaimedTurn:
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def now(self) -> RunningNow:
-        """What the turn does now. May be called in any thread."""
+        """The turn's current activity. May be called in any thread."""
         turn = self.claim.turn
         tools = {call.name for call in self.progress.open_calls()}
         agent = turn.kind is TurnKind.AGENT
@@ -57,7 +57,7 @@ class ClaimedTurn:
 
 
 def fields_of(claim: Claim, span: Span) -> dict[str, object]:
-    """What every log line of an attempt has: its ids, and its trace if it is recorded."""
+    """The fields of every log line of an attempt: its ids, and its trace if it is recorded."""
     fields: dict[str, object] = {
         "conversation_id": claim.lease.conversation_id,
         "turn_id": claim.lease.turn_id,

@@ -39,10 +39,9 @@ class TurnClaimer:
     """Claims turns, in a thread.
 
     Attributes:
-        works: What is done for each kind of turn.
-        process: What the claim tokens of this process begin with, so that the watchdog can end
-            its leases.
-        stopping: Whether the worker is ending.
+        works: The work for each kind of turn.
+        process: The prefix of this process's claim tokens, by which the watchdog ends its leases.
+        stopping: Whether the worker is shutting down.
         isolates: Whether suspect turns can be run in processes of their own.
         queues: How many queues the fleet has.
     """
@@ -72,9 +71,9 @@ class TurnClaimer:
             job: The pool's number for it, by which it can be stopped.
 
         Returns:
-            The turn to run, here or in a process of its own; or, when there is nothing to run,
-            how the turn stands. If Redis is unreachable for too long that is
-            ``store_unavailable``: the sweep wakes the turn again.
+            The turn to run, here or in a separate process; or the state of the turn if there is
+            nothing to run. If Redis is unreachable for too long that is ``store_unavailable``: the
+            sweep wakes the turn again.
         """
         if self.stopping():
             return self._pass_on(wakeup)
@@ -97,8 +96,8 @@ class TurnClaimer:
                 return self._claimed(claim, job)
 
     def _pass_on(self, wakeup: Wakeup) -> Summary:
-        # Celery took it from the broker although the worker is ending. Until Celery has stopped
-        # taking tasks it may come back, so not too fast.
+        # Celery took it from the broker although the worker is shutting down. Until Celery stops
+        # taking tasks, the wake-up may come back, hence the delay.
         time.sleep(PASS_ON_DELAY)
         self.dispatcher.send(wakeup)
         return {"status": "passed_on"}
@@ -132,7 +131,8 @@ class TurnClaimer:
                 conversation_id=wakeup.conversation_id,
                 turn_id=wakeup.turn_id,
                 agent=wakeup.agent,
-                # Not this worker's: the death of that process must not be taken for this one's.
+                # Not this worker's prefix: the death of that process must not be taken for this
+                # one's.
                 process=uuid.uuid4().hex,
                 owner=owner,
             )
@@ -150,7 +150,7 @@ class TurnClaimer:
         )
         span = tracing.begun(claim)
         fields = fields_of(claim, span)
-        # After the claim, since only the journal says which agent must continue the turn.
+        # After the claim, because only the journal says which agent must continue the turn.
         if work.lacks_agent(claim, progress):
             with binding(fields):
                 left = self.unknown.leave(claim)

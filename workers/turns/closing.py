@@ -1,4 +1,4 @@
-"""The end of an attempt: a thread writes down what was decided, and wakes those who wait for it."""
+"""The end of an attempt: a thread writes the decision and wakes the turns that wait for it."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class TurnCloser:
     ended: Callable[[], object]
 
     def close(self, turn: ClaimedTurn, decision: TurnDecision) -> Summary:
-        """Act on the decision about a turn, and let go of the turn. Raises nothing.
+        """Act on the decision about a turn, and release the turn. Never raises.
 
-        A fault that is not the store's ends the turn as failed: another attempt would only meet it
-        again.
+        An error that does not come from the store ends the turn as failed, because another attempt
+        would meet the same error.
         """
         summary: Summary = {}
         try:
@@ -77,7 +77,7 @@ class TurnCloser:
             return self._fail(turn, fault)
 
     def _fail(self, turn: ClaimedTurn, fault: BaseException) -> Summary:
-        """End the turn as failed, without anything that could be what cannot be written."""
+        """End the turn as failed, without the data that may be impossible to write."""
         try:
             return self._written(turn, lambda: self._commit(turn, broken(fault, turn.progress)))
         except BaseException as error:
@@ -115,7 +115,8 @@ class TurnCloser:
             )
         else:
             log.info(claim_line(f"turn.{ending.status}", claim, steps=ending.steps))
-        # The turn has ended for good: what follows may fail or be lost, and is found by the sweep.
+        # The turn has ended for good: the steps below may fail or be lost, and the sweep repeats
+        # them.
         self._aside(claim, lambda: self.dispatcher.send(wakeup))
         if stored.parent_id is not None:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.DELIVER, stored.turn_id))
@@ -139,7 +140,7 @@ class TurnCloser:
                 lasted=park.lasted,
             ),
         )
-        # Somebody asked to cancel after the model call had failed: parking would ignore that.
+        # The turn was cancelled after the model call failed, and parking would ignore that.
         if not parked:
             return self._commit(turn, stopped(TurnStatus.CANCELLED, turn.progress))
         why = {"waits_for": " or ".join(park.names), "failures": park.failures}
@@ -149,8 +150,8 @@ class TurnCloser:
     def _suspended(self, claim: Claim, held: HeldCalls) -> Summary:
         """The turn waits: start the child turns that it waits for."""
         turn_id = claim.turn.turn_id
-        # The executor has parked the turn. Children start only now, so that none runs for a parent
-        # that does not know of it.
+        # The executor has parked the turn. Children start only now, so that no child runs without
+        # its parent knowing of it.
         if held.children:
             self._aside(claim, lambda: self.errands.of_turn(ErrandKind.START, turn_id))
         log.info(claim_line("turn.suspended", claim))
@@ -161,7 +162,7 @@ class TurnCloser:
         ride_out(
             lambda: self.store.release(claim.lease),
             outage=self.outage,
-            # The worker is ending: the lease expires by itself if Redis stays unreachable.
+            # The worker is shutting down: the lease expires by itself if Redis stays unreachable.
             patience=self.settings.redis_timeout,
         )
         lease = claim.lease
@@ -174,7 +175,7 @@ class TurnCloser:
         return {"status": "handed_back", "attempt": claim.turn.attempt}
 
     def _aside(self, claim: Claim, work: Callable[[], object]) -> None:
-        """Do what the sweep would do otherwise: the turn is closed, even if this fails."""
+        """Do early what the sweep would do later: the turn is closed even if this fails."""
         try:
             work()
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""What becomes of a claimed turn. `TurnExecutor` decides, `TurnCloser` acts on the decision."""
+"""Decisions about a claimed turn. `TurnExecutor` decides, `TurnCloser` acts on the decision."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Park:
     """Free the worker until the provider is tried again.
 
     Attributes:
-        delay: Seconds until then.
+        delay: Seconds until the next attempt.
         failures: How many times the model call has failed so far.
         lasted: Seconds since the first of these failures; None without one.
-        kind: What kind of thing it waits for.
+        kind: The kind of what it waits for.
         names: Names of what it waits for.
     """
 
@@ -59,7 +59,7 @@ class HandBack:
 
 
 class AbandonReason(StrEnum):
-    """Why a worker lets go of a turn without writing anything; what its summary says."""
+    """Why a worker abandons a turn without writing anything; the status in its summary."""
 
     LEASE_LOST = "lost"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -120,7 +120,7 @@ def _stopped(reason: StopReason | None, progress: TurnProgress) -> TurnDecision:
         case StopReason.CANCELLED:
             return Commit(ending=stopped(TurnStatus.CANCELLED, progress))
         case None:
-            # Nobody here stopped it: the user's own code cancelled the task.
+            # It was not stopped from here: the user's own code cancelled the task.
             message = "the agent loop was cancelled from within: see the worker's log"
             error = TurnError(code="internal", message=message)
             return Commit(ending=stopped(TurnStatus.FAILED, progress, error))

@@ -1,4 +1,4 @@
-"""How turns end, in the form that the store keeps."""
+"""The endings of turns, in the form that the store keeps."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def failed(error: BaseException, progress: TurnProgress) -> Ending:
 
 
 def broken(fault: BaseException, progress: TurnProgress) -> Ending:
-    """The ending of a turn whose own ending cannot be written: its costs without its messages."""
+    """The ending of a turn whose real ending cannot be written: its costs without its messages."""
     return Ending(
         status=TurnStatus.FAILED,
         usage=progress.usage,

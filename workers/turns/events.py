@@ -48,7 +48,7 @@ def _joined(last: NewEvent, data: Mapping[str, Any]) -> Mapping[str, Any] | None
 class EventLog:
     """Coalesces pieces of text, and writes them in the background.
 
-    Steps and endings add their events by their own scripts, so a writer of those flushes first.
+    Steps and endings add their events in their own scripts, so code that writes them flushes first.
     Only one flush runs at a time, so that a turn's events keep their order.
     """
 
@@ -57,7 +57,7 @@ class EventLog:
         self._pending: dict[Lease, _Pending] = defaultdict(_Pending)
         self._batches: dict[Lease, int] = {}
         self._unsent: list[tuple[Lease, int, list[NewEvent]]] = []
-        # Guards `_pending` and `_batches`. Whoever needs both locks takes `_flushing` first.
+        # Guards `_pending` and `_batches`. Code that needs both locks takes `_flushing` first.
         self._lock = threading.Lock()
         # Guards `_unsent`, and is held while Redis is asked: two flushes could otherwise overtake
         # each other.
@@ -94,7 +94,7 @@ class EventLog:
         self._wake.set()
 
     def flush(self, lease: Lease | None = None) -> None:
-        """Write the events added so far; those that cannot be written now are kept.
+        """Write the events added so far. Events that cannot be written now are kept.
 
         Args:
             lease: Whose events must be written; those of all turns when not given.
@@ -121,7 +121,7 @@ class EventLog:
                 raise StoreUnavailable("a shard of Redis is out of reach: its events wait")
 
     def _send_one_by_one(self) -> None:
-        """Send batches singly after one was refused, which must not hold up the others."""
+        """Send batches one by one after one was refused, so that it does not hold up the others."""
         while self._unsent:
             lease = self._unsent[0][0]
             try:

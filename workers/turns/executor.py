@@ -30,7 +30,7 @@ log = logging.getLogger("agentapi.turn")
 
 @dataclass(frozen=True, kw_only=True)
 class TurnExecutor:
-    """Runs claimed turns, and decides what becomes of each."""
+    """Runs claimed turns, and decides how each continues or ends."""
 
     settings: Settings
     store: WorkerStore
@@ -39,7 +39,7 @@ class TurnExecutor:
     outage: Outage
 
     async def run(self, turn: ClaimedTurn) -> TurnDecision:
-        """On the event loop: run the turn until it ends or must wait. Raises nothing."""
+        """On the event loop: run the turn until it ends or must wait. Never raises."""
         # This task is the turn's alone, and so are its context variables.
         bind(turn.fields)
         turn.span.enter()
@@ -48,7 +48,7 @@ class TurnExecutor:
         except GeneratorExit:
             raise
         except BaseException as fault:
-            # The turn itself is not at fault, but the code that describes its end.
+            # The error is in the code that describes the turn's end, not in the turn.
             self._note_crash(turn, fault)
             return Commit(ending=broken(fault, turn.progress))
 
@@ -69,9 +69,9 @@ class TurnExecutor:
         log.error(claim_line("turn.crashed", turn.claim, error=type(fault).__name__))
 
     async def _run(self, turn: ClaimedTurn) -> TurnDecision:
-        """Run the turn; again if what it would wait for is there already."""
+        """Run the turn, and again if what it would wait for has already arrived."""
         claim, progress = turn.claim, turn.progress
-        # Asked while nobody ran the turn; the heartbeat would notice it only later.
+        # Cancelled while no worker ran the turn; the heartbeat would notice it only later.
         if claim.turn.cancel_requested:
             return Commit(ending=stopped(TurnStatus.CANCELLED, progress))
         self._check(claim)
@@ -132,7 +132,7 @@ class TurnExecutor:
             outage=self.outage,
             steered=claim.turn.steered,
         )
-        # The last attempt may have shown text of a step that it never recorded; readers drop it.
+        # The last attempt may have shown text of a step that it never recorded. Readers drop it.
         if claim.turn.stream and claim.turn.attempt > 1:
             await turn_log.reset()
         attempt = Attempt(
@@ -159,7 +159,7 @@ class TurnExecutor:
         return longest if deadline is None else min(longest, deadline - claim.now)
 
     def _too_late(self, claim: Claim) -> DeadlineExceeded:
-        """The error of a turn whose time is up: its own deadline's, or the setting's."""
+        """The error of a turn whose time is up, by its own deadline or by the setting."""
         longest = self.settings.turn_timeout
         if claim.turn.deadline_at is not None and self._time_left(claim) < longest:
             return missed_deadline(claim.turn, claim.turn.deadline_at)

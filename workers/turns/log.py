@@ -1,4 +1,4 @@
-"""Where a turn's steps and text go in a worker."""
+"""The turn log of a worker."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WorkerLog:
             self.running.stop(StopReason.CANCELLED)
 
     async def joined(self, steps: list[Step]) -> None:
-        """See `TurnLog.joined`. Costs nothing unless the store has said that messages wait."""
+        """See `TurnLog.joined`. Costs nothing unless the store has reported waiting messages."""
         if not self.steered:
             return
         index = len(self.journal)
@@ -74,7 +74,7 @@ class WorkerLog:
         self.steered = False
 
     def _behind(self, index: int, write: Callable[[], T]) -> T:
-        """Write what comes behind the first `index` steps of the journal."""
+        """Write the steps after the first `index` steps of the journal."""
         try:
             return write()
         except JournalBehind as gap:

@@ -1,4 +1,4 @@
-"""Counts and times of turns: at their claim, at the end of each attempt, and at their end."""
+"""Metrics of turns: at their claim, at the end of each attempt, and at their end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPEATED: Final = "repeated"
 
 
 def claimed(claim: Claim, queues: int) -> None:
-    """A turn was claimed.
+    """Record that a turn was claimed.
 
     Args:
         claim: The claim.
@@ -62,7 +62,7 @@ def _woken_by(claim: Claim) -> str:
     if claim.turn.failures:
         return "provider_wait"
     calls = claim.calls
-    # What is in the journal woke an earlier attempt.
+    # The recorded steps show that this woke an earlier attempt.
     done = {step.message.call_id for step in claim.steps if isinstance(step, ToolStep)}
     for answers, cause in (
         (calls.children, "children"),
@@ -75,7 +75,7 @@ def _woken_by(claim: Claim) -> str:
 
 
 def attempt_ended(turn: ClaimedTurn, summary: Summary) -> None:
-    """A worker let go of a turn; the summary says how."""
+    """Record that a worker released a turn, with the status in the summary."""
     metrics = recorder()
     if metrics.on:
         seconds = time.monotonic() - turn.began
@@ -84,7 +84,7 @@ def attempt_ended(turn: ClaimedTurn, summary: Summary) -> None:
 
 
 def turn_ended(turn: ClaimedTurn, ending: Ending) -> None:
-    """The end of a turn was written."""
+    """Record that the end of a turn was written."""
     _count(ending)
     metrics = recorder()
     if not metrics.on:
@@ -98,7 +98,7 @@ def turn_ended(turn: ClaimedTurn, ending: Ending) -> None:
 
 
 def unreadable_ended(fault: Unreadable, ending: Ending) -> None:
-    """A turn was ended because this release cannot read it."""
+    """Record that a turn was ended because this release cannot read it."""
     _count(ending)
     agent = UNKNOWN if fault.turn is None else fault.turn.agent
     recorder().count(TURNS_ENDED, agent, ending.status.value, _reason(ending))

@@ -28,8 +28,8 @@ class StopReason(StrEnum):
 class RunningTurn:
     """A turn between its claim and its close: a task of the event loop, without a thread.
 
-    Its blocking calls run in `threads`, which all turns of the process share. `about` tells those
-    who look at the fleet what it does now.
+    Its blocking calls run in `threads`, which all turns of the process share. `about` describes its
+    current activity, for views of the fleet.
     """
 
     lease: Lease
@@ -55,7 +55,7 @@ class RunningTurn:
         try:
             return await work()
         except asyncio.CancelledError:
-            # `stop` cancels only the agent loop: the task must go on to close the turn.
+            # `stop` cancels only the agent loop: the task must continue in order to close the turn.
             if self._task is not None:
                 self._task.uncancel()
             raise
@@ -79,7 +79,7 @@ class RunningTurn:
             raise
 
     def stop(self, reason: StopReason) -> None:
-        """From any thread: cancel the agent loop, once. The first reason stands.
+        """From any thread: cancel the agent loop once. The first reason counts.
 
         May be repeated, as the heartbeat does: an earlier request may have failed on its way.
         """
@@ -90,7 +90,7 @@ class RunningTurn:
             self.loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        # Between two attempts there is no task: `run` looks at `reason` before the next.
+        # Between two attempts there is no task: `run` checks `reason` before the next one.
         if self._task is not None and not self._heard:
             self._heard = True
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""How a turn stands when a worker lets go of it: statuses, numbers and codes, never content."""
+"""The state of a turn when a worker releases it: statuses, numbers and codes, never content."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def of_ending(ending: Ending, attempt: int) -> Summary:
 
 
 def failure(turn: Turn, ending: Ending) -> dict[str, str]:
-    """What the log says of a turn that failed: its code, and what to do."""
+    """The log fields of a failed turn: its code, and what to do."""
     code = ending.error.code if ending.error else ""
     # The context is stored with the turn: it would fail again.
     if code == InvalidContext.code:
@@ -68,15 +68,15 @@ def lease_lost(lease: Lease, attempt: int) -> Summary:
 
 
 def written(lease: Lease, attempt: int, outage: Outage, write: Callable[[], Summary]) -> Summary:
-    """Write how the turn stands, or say why that was not possible.
+    """Write the state of the turn, or return why that was not possible.
 
     Neither a lost lease nor an unreachable Redis needs more: the new owner continues the turn, or
     the sweep finds it.
 
     Args:
-        lease: Of the turn.
+        lease: The turn's lease.
         attempt: Its number.
-        outage: Notes that Redis is unreachable.
+        outage: Records whether Redis is unreachable.
         write: Makes the transition, and returns the summary.
     """
     try:

@@ -1,4 +1,4 @@
-"""A turn that must run in a process of its own."""
+"""A turn that must run in a separate process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentapi.stores import Wakeup
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SuspectTurn:
-    """A turn that lost its worker and must run in a process of its own.
+    """A turn that lost its worker and must run in a separate process.
 
     Attributes:
         job: The pool's number of the task that asked for it.

@@ -1,4 +1,5 @@
-"""A span for each attempt of a turn. It ends with the attempt: a turn that waits has none open."""
+"""A span for each attempt of a turn. It ends with the attempt, so a waiting turn has no open
+span."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def begun(claim: Claim) -> Span:
 
 
 def ended(span: Span, turn: ClaimedTurn, summary: Summary) -> None:
-    """A worker let go of a turn; the summary says how."""
+    """Record that a worker released a turn, with the status in the summary."""
     if span.on:
         outcome, spent = str(summary.get("status", "not_ended")), turn.progress.usage
         attributes: dict[str, Any] = {
@@ -55,7 +56,7 @@ def ended(span: Span, turn: ClaimedTurn, summary: Summary) -> None:
         if spent.cost:
             attributes[n.COST] = spent.cost
         if outcome == LOST:
-            # What it did is real, but it is not the turn's: another worker goes on.
+            # Its work happened, but does not belong to the turn: another worker continues it.
             attributes[n.FENCED] = True
         span.set(attributes)
         if outcome not in _WELL:
@@ -64,7 +65,7 @@ def ended(span: Span, turn: ClaimedTurn, summary: Summary) -> None:
 
 
 def left(span: Span, summary: Summary) -> None:
-    """A turn was claimed and cannot run here."""
+    """Record that a turn was claimed but cannot run here."""
     outcome = str(summary.get("status", ""))
     span.set({n.OUTCOME: outcome})
     if outcome not in _WELL:

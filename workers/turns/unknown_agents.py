@@ -35,10 +35,10 @@ class UnknownAgents:
         """Hand back a turn that needs an unknown agent, with a delay.
 
         Returns:
-            How it stands then; None when it must run here anyway, if only to fail.
+            Its state; None if it must run here anyway, if only to fail.
         """
         turn, delay = claim.turn, _delay(claim.turn.deferrals)
-        # A turn that is to end anyway needs no agent, so it does not wait for one.
+        # A turn that must end now needs no agent, so it does not wait for one.
         late = turn.deadline_at is not None and turn.deadline_at <= claim.now
         ends = turn.cancel_requested or late or turn.deaths >= self.settings.max_attempts
         if ends or self._has_waited(turn.deferrals):

@@ -39,7 +39,7 @@ class UnreadableTurns:
         """Hand the turn back with a growing delay, or fail it.
 
         Returns:
-            How it stands now.
+            Its state.
         """
         lease = fault.lease
         # A broken record stays broken; only one of a newer release may be readable elsewhere.
@@ -64,7 +64,7 @@ class UnreadableTurns:
 
     def _end(self, fault: Unreadable) -> Summary:
         code = fault.error.code
-        # Whoever cancelled gets what they asked for, although nothing could be read.
+        # A cancellation still takes effect, although nothing could be read.
         cancelled = fault.turn is not None and fault.turn.cancel_requested
         ending = (
             Ending(status=TurnStatus.CANCELLED)

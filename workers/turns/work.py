@@ -1,4 +1,4 @@
-"""The seam between the turns of a worker and the kinds of work."""
+"""The protocol between a worker's turns and the kinds of work."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Attempt:
 
     Attributes:
         agent: The agent that runs it.
-        claim: What the store gave with the lease.
-        progress: What is done already. Gets every further step.
+        claim: The store's answer to the claim.
+        progress: The steps so far. Every further step is added to it.
         running: Makes blocking calls in a thread.
-        log: Hears of each step.
-        book: What has become of calls that waited.
+        log: Receives each step.
+        book: The outcomes of calls that waited.
     """
 
     agent: AgentDefinition
@@ -68,7 +68,7 @@ class Work(Protocol):
         ...
 
     def after(self, claim: Claim, ending: Ending) -> None:
-        """In a thread: start what follows from a turn that has ended."""
+        """In a thread: start follow-up work of a turn that has ended."""
         ...
 
 
@@ -77,7 +77,7 @@ Works: TypeAlias = Mapping[TurnKind, Work]
 
 
 def context_of(claim: Claim, agent: str = "") -> ToolContext:
-    """What prompts, tools and hooks learn about the turn, with the context as it is stored.
+    """What prompts, tools and hooks learn about the turn, with the stored context.
 
     Args:
         claim: The turn's claim.
@@ -103,7 +103,7 @@ def retry_policy(settings: Settings, claim: Claim, patience: float | None = None
 
     Args:
         settings: The worker's settings.
-        claim: The turn's claim, which knows of the failures so far.
+        claim: The turn's claim, with the failures so far.
         patience: The agent's own patience.
     """
     waits = claim.turn.waiting_for

@@ -1,4 +1,5 @@
-"""The transition that ends an attempt: written after its events, however long Redis takes."""
+"""The transition that ends an attempt. It is written after the attempt's events, even if Redis is
+unreachable for a while."""
 
 from __future__ import annotations
 

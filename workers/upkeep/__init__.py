@@ -1,1 +1,1 @@
-"""What keeps a worker and its fleet healthy: heartbeat, liveness and the sweep."""
+"""Services that keep a worker and its fleet healthy: heartbeat, liveness and the sweep."""

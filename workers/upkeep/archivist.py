@@ -1,6 +1,6 @@
-"""Moves conversations that nobody uses to the archive, and turns that have ended.
+"""Moves idle conversations and ended turns to the archive.
 
-The worker that leads does it. Two that do it at the same time, around an election, do no harm.
+The lead worker does it. If two do it at the same time, around an election, no harm is done.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class Archivist(ABC):
         """Create the thread; it does not start yet.
 
         Args:
-            settings: When a conversation is to move.
+            settings: The idle time after which a conversation moves.
             archiving: Moves it.
             outage: Logs that Redis is unreachable.
-            leads: Whether this worker does what one of the fleet has to do.
+            leads: Whether this worker is the lead.
             supervisor: Watches the thread.
         """
         self._archiving = archiving
@@ -108,7 +108,7 @@ class Archivist(ABC):
             service.progress()
 
     def _note(self, error: ArchiveUnavailable | None) -> None:
-        """Log once that the archive is away, and once that it is back."""
+        """Log once when the archive becomes unavailable, and once when it is back."""
         if error is not None and not self._away:
             log.error(line("archive.away", error=error))
         elif error is None and self._away:
@@ -145,7 +145,7 @@ class ConversationArchivist(Archivist):
         return min(STEP, self._pause)
 
     def _move(self, conversation_id: str) -> None:
-        """Move one. If it cannot be moved, the others are."""
+        """Move one conversation. If it cannot be moved, the others still are."""
         try:
             if self._archiving.move(conversation_id):
                 log.debug(line("archive.moved", conversation_id=conversation_id))

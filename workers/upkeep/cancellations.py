@@ -1,4 +1,4 @@
-"""Hears of cancellations as they are made, instead of at the next heartbeat."""
+"""Receives cancellations immediately, instead of at the next heartbeat."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AWAY: Final = 1.0
 
 
 class Cancellations:
-    """A thread that waits until somebody cancels a turn of this process.
+    """A thread that waits until a turn of this process is cancelled.
 
-    Producers leave a word for the process. It says only that there is something to look for: an
-    immediate heartbeat reads from the turns what is cancelled. If the word is lost, the next
-    regular heartbeat finds the same.
+    Producers leave a notification for the process. It says only that something was cancelled: an
+    immediate heartbeat reads from the turns which ones. If the notification is lost, the next
+    regular heartbeat finds them.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Cancellations:
         """Create the thread.
 
         Args:
-            store: Has the words.
+            store: Holds the notifications.
             process: The process's name in its claim tokens.
-            beat: Looks at all turns of the process.
-            outage: Hears when Redis cannot be reached.
+            beat: Checks all turns of the process.
+            outage: Records whether Redis is unreachable.
             supervisor: Keeps the thread alive.
         """
         self._store = store

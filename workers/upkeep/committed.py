@@ -1,8 +1,8 @@
 """Hooks that run after turns have ended: `Hooks.on_turn_committed`.
 
-The script that ends a turn notes the end if workers have such a hook for its agent. Any process may
-run that script. Any worker that has the hook takes the end and calls it. If the worker dies
-meanwhile, the end is taken again.
+The script that ends a turn records the end if workers have such a hook for its agent. Any process
+may run that script. Any worker that has the hook takes the end and calls the hook. If that worker
+dies meanwhile, another one takes the end.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class CommittedHooks:
         Args:
             settings: How often to look for ends, and how long a turn is kept.
             agents: The agents that the worker serves.
-            store: Knows the ends.
+            store: Holds the ends.
             loop: Where hooks run.
-            outage: Notes that Redis is unreachable.
+            outage: Records whether Redis is unreachable.
             supervisor: Watches the thread.
         """
         self._settings = settings
@@ -85,7 +85,7 @@ class CommittedHooks:
         self._service = supervisor.thread("agentapi-hooks", self._run) if self._agents else None
 
     def start(self, *, looks: bool) -> None:
-        """Say which hooks there are, and start to look for ends.
+        """Announce the hooks, and start looking for ends.
 
         Args:
             looks: Whether to look for ends in a thread; eager mode calls `catch_up` instead.
@@ -102,9 +102,9 @@ class CommittedHooks:
             self._service.start()
 
     def stop(self) -> None:
-        """Stop looking, and give hooks that run a moment to end.
+        """Stop looking, and give running hooks a moment to finish.
 
-        An end that a hook is still being told of then is told again by another worker.
+        Another worker repeats the call of a hook that has not finished by then.
         """
         if self._service is None or not self._looks:
             return
@@ -138,7 +138,7 @@ class CommittedHooks:
                 self._remember()
                 self._settle_all()
                 if self._running:
-                    # As a turn's lease is renewed: ends of a worker that dies are told by another.
+                    # Renewed like a turn's lease: another worker takes over the ends of a dead one.
                     self._store.hold(list(self._running.values()), self._settings.lease_ttl)
                 self._take()
             except StoreUnavailable as error:
@@ -154,7 +154,7 @@ class CommittedHooks:
             self._remembered = now
 
     def _take(self) -> int:
-        """Take ends, as many as may be told at once; returns how many."""
+        """Take as many ends as may be handled at the same time; returns how many."""
         free = AT_ONCE - len(self._running)
         if free <= 0:
             return 0
@@ -186,7 +186,7 @@ class CommittedHooks:
         try:
             asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(done)
         except BaseException:
-            # The loop has ended, for example. Nobody holds the end any more: it is due again soon.
+            # For example, the loop has ended. The end is no longer held and is due again soon.
             work.close()
             del self._running[end.entry]
             raise
@@ -212,7 +212,7 @@ class CommittedHooks:
             self._settle(called)
 
     def _settle(self, called: _Called) -> None:
-        """Note what became of an end."""
+        """Record the result of an end."""
         end, error = called
         self._running.pop(end.entry, None)
         try:

@@ -71,7 +71,8 @@ class Heartbeat:
     def _rouse(self) -> None:
         """Wake the turns that wait for a provider that is back.
 
-        Every worker that knew the provider to be away does so; the first one finds the turns.
+        Every worker that knew the provider to be unavailable does so; the first one finds the
+        turns.
         """
         for provider in self._gate.back():
             woken = self._store.rouse(provider)
@@ -85,7 +86,7 @@ class Heartbeat:
         except StoreUnavailable:
             raise
         except Exception:
-            # One turn's record is at fault, which must not cost the others their leases.
+            # One faulty turn record must not cost the other turns their leases.
             return [self._renew_one(turn) for turn in turns]
 
     def _renew_one(self, turn: RunningTurn) -> Renewal | None:

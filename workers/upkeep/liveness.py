@@ -1,4 +1,4 @@
-"""Liveness: a process that no longer does its work ends itself.
+"""Liveness: a process that no longer works ends itself.
 
 A process whose event loop is blocked would still renew its leases and claim turns, but run none. So
 a thread keeps asking the loop and the store's threads. When one of them has not answered for too
@@ -81,13 +81,13 @@ def starved(native_id: int) -> float:
 
 @dataclass(kw_only=True)
 class Probe:
-    """A part of the process that is asked whether it lives.
+    """A part of the process whose liveness is checked.
 
     Attributes:
         name: Name of the part.
         ask: Makes the part call the given function.
         bound: Seconds of silence after which the part is dead.
-        excused: Whether the part has a reason to be silent now.
+        excused: Whether the part has a valid reason to be silent now.
         where: Its stack, for the log.
         starved: Seconds for which it was ready to run but got no processor; they do not count.
         silent: Seconds since it answered, without time in which the process could not run.
@@ -105,13 +105,13 @@ class Probe:
     _starved: float = field(default=0.0, init=False)
 
     def look(self, passed: float) -> bool:
-        """Check for an answer and ask again; returns whether the part lives."""
+        """Check for an answer and ask again; returns whether the part is alive."""
         before, self._starved = self._starved, self.starved()
         if self._answered or not self._asked or self.excused():
             self.silent = 0.0
         else:
-            # Time without a processor is the machine's fault: on a busy one nobody must be killed
-            # for it.
+            # Time without a processor is the machine's fault: a process on a busy machine must not
+            # be killed for it.
             self.silent += max(0.0, passed - max(0.0, self._starved - before))
         if self._answered or not self._asked:
             self._answered, self._asked = False, True
@@ -121,7 +121,7 @@ class Probe:
                 # The loop is closed or the executor shut down: no answer will come.
                 log.debug(line("probe.refused", what=self.name))
             except BaseException:
-                # It could not be asked, so its silence means nothing.
+                # It could not be asked, so its silence proves nothing.
                 self._asked = False
                 raise
         return self.silent < self.bound
@@ -170,7 +170,7 @@ class Liveness:
         while not service.wait(TICK):
             now = self._clock()
             # If this thread itself is late, the machine is slow or the whole process was paused.
-            # That time does not count as the others' silence.
+            # That time does not count as silence of the parts.
             self.look(min(now - before, TICK))
             before = now
             self._also()

@@ -1,4 +1,4 @@
-"""The event loop of the process, in a thread of its own."""
+"""The event loop of the process, in its own thread."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LoopThread:
             # On the loop, because the connections belong to it.
             asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(CLOSES_WITHIN)
         except BaseException as error:
-            # A user's provider may raise anything; the thread must stop all the same.
+            # A user's provider may raise anything; the thread must still stop.
             log.warning(line("loop.not_closed", error=type(error).__name__))
         if self._service.stop(wake=self._end):
             self.loop.close()

@@ -1,7 +1,7 @@
-"""The checks that a worker makes of itself: once at its start, and when `agentapi doctor` asks.
+"""The self-checks of a worker: at its start, and when `agentapi doctor` asks.
 
-They run in a thread of their own, and what takes long runs on the event loop beside the turns. So
-neither the consumer, which answers the doctor, nor a turn waits for them.
+They run in their own thread, and long checks run on the event loop beside the turns. So neither the
+consumer, which answers the doctor, nor a turn waits for them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Checked:
 
     Attributes:
         rounds: How many rounds of checks were completed.
-        checking: Whether another round is wanted or under way.
+        checking: Whether another round is requested or in progress.
         server: See `RedisFacts.server`.
         ahead: See `RedisFacts.ahead`.
-        findings: All findings, those without fault too.
+        findings: All findings, including those without a fault.
     """
 
     rounds: int = 0
@@ -90,7 +90,7 @@ class SelfCheck:
         self._service.start()
 
     def stop(self) -> None:
-        """End the thread, and the checks that are under way on the event loop."""
+        """End the thread, and the checks that are running on the event loop."""
         if self._asked is not None:
             self._asked.cancel()
         if self._started:
@@ -148,7 +148,7 @@ class SelfCheck:
     def _of_environment(self) -> Iterator[Finding]:
         for unknown in unknown_variables(type(self._settings)):
             yield warn("settings.unknown", str(unknown), "Correct or remove the variable.")
-        # Only at the start: the doctor, who asks all workers, sees for itself.
+        # Only at the start: the doctor asks all workers and detects it itself.
         if not self._checked.rounds and (twins := self.twins()):
             yield warn(
                 "workers.same_name",

@@ -1,7 +1,7 @@
-"""The sweep: it dispatches turns again that no worker continues.
+"""The sweep: it dispatches turns that no worker continues.
 
-The workers of a fleet share the groups of partitions; each keeps its share by calling Redis every
-second, and the others take it when it does not. All notice if a group is not swept.
+The workers of a fleet share the groups of partitions. Each keeps its share by calling Redis every
+second; if it does not, the others take it over. All workers notice if a group is not swept.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class BrokenErrands:
         return len(self._failures)
 
     def rests(self, errand: Errand) -> bool:
-        """Whether the errand must wait before its next try."""
+        """Whether the errand must wait before its next attempt."""
         return errand in self._failures and self._failures[errand][1] > self.clock()
 
     def failed(self, errand: Errand) -> None:
@@ -141,12 +141,12 @@ class Sweeper:
 
     @property
     def absent(self) -> bool:
-        """Whether a group is not swept, as far as this worker knows."""
+        """Whether a group is not being swept, as far as this worker knows."""
         return self._absent
 
     @property
     def leads(self) -> bool:
-        """Whether this worker does what one of the fleet has to do, as of its last election."""
+        """Whether this worker is the lead, as of its last election."""
         return self._leads and not self._service.stopping
 
     @property
@@ -156,8 +156,8 @@ class Sweeper:
 
     @property
     def since_sweep(self) -> float:
-        """Seconds since the sweep of the group whose last sweep is the longest ago, or since this
-        worker's start, as of the last election."""
+        """Seconds since the last sweep of the group that has gone longest without one, or since
+        this worker's start, as of the last election."""
         return self._since
 
     def sweep(self) -> int:
@@ -201,27 +201,28 @@ class Sweeper:
         self._elected_at = now
         since = election.since_sweep
         self._since = now - self._began if since is None else since
-        # When a fleet starts or a worker reloads, the last sweep may be long ago, although nobody
+        # When a fleet starts or a worker reloads, the last sweep may be long ago although no worker
         # could have swept since. So absence counts from this worker's start at the earliest.
         self._note_absence(min(self._since, now - self._began))
         return bool(self._groups)
 
     def _visit(self, now: float) -> bool:
-        """Without the election nobody can take the groups of a worker that ends. So each visits all
-        groups in turn beside its own. Two that sweep the same one cost time and do no harm."""
+        """Without the election the groups of a worker that ends cannot be taken over. So each
+        worker visits all groups in turn, in addition to its own. Two workers that sweep the same
+        group cost time but do no harm."""
         self._guest = (self._guest + 1) % SWEEP_GROUPS
         self._groups = self._own | {self._guest}
         self._elected_at = now
         return True
 
     def _still_elected(self) -> bool:
-        """During a long sweep: whether to go on, which another election or a shutdown ends."""
+        """During a long sweep: whether to continue; another election or a shutdown ends it."""
         if self._service.stopping:
             return False
         return self._clock() - self._elected_at < self._interval or self._elect()
 
     def _note_absence(self, seconds: float) -> None:
-        """Log once that a group is not swept, and once that all are again."""
+        """Log once when a group is not swept, and once when all groups are again."""
         absent = seconds > max(ABSENT_AFTER, ABSENT_BEATS * self._interval)
         if absent and not self._absent:
             log.error(line("sweep.absent", seconds=round(seconds, 1)))
@@ -233,9 +234,9 @@ class Sweeper:
         """The sweep in small parts of one group, alternating between errands and conversations."""
         partitions = partitions_of(self._groups)
         self._look_again(partitions)
-        # Errands that rest stay in the index, and must not take the room of others.
+        # Resting errands stay in the index and must not take the room of others.
         overdue = self._store.overdue(MOST_OVERDUE + len(self._broken), partitions)
-        # Each dispatch lengthens a turn's grace time: make none that the broker cannot take.
+        # Each dispatch lengthens a turn's grace time, so make none that the broker cannot accept.
         if not overdue or not self._dispatcher.reachable():
             return
         errands = [late for late in overdue if isinstance(late, Errand)]
@@ -255,7 +256,7 @@ class Sweeper:
             for partition, found in conversations.items()
             for first in range(0, len(found), AT_ONCE)
         ]
-        # In turns, so that many of one kind do not keep the other waiting.
+        # Alternating, so that many of one kind do not delay the other.
         for work in chain.from_iterable(zip_longest(looks, paid)):
             if work is not None:
                 yield work
@@ -304,10 +305,10 @@ class Sweeper:
         except StoreUnavailable:
             if not self._store.sharded:
                 raise
-            # The other shards' turns do not wait for one that is away.
+            # Turns on other shards do not wait for an unavailable one.
             return 0
         if wakeups is None and len(conversation_ids) > 1:
-            # One of them is faulty: by itself it keeps nobody waiting.
+            # One of them is faulty: dispatched alone, it does not hold up the others.
             return sum(self._dispatch([one], claimed) for one in conversation_ids)
         if not wakeups:
             return 0
@@ -330,7 +331,7 @@ class Sweeper:
                 self._try(partial(send, [wakeup]))
 
     def _try(self, work: Callable[[], T]) -> T | None:
-        """Do a part of the work. One faulty entry must not keep the fleet from all others."""
+        """Do a part of the work. One faulty entry must not hold up all others."""
         try:
             return work()
         except StoreUnavailable:

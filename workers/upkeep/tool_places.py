@@ -1,4 +1,4 @@
-"""A worker whose tool threads all hang takes no further turns, and is restarted when idle.
+"""A worker with only hung tool threads takes no further turns, and is restarted when idle.
 
 A thread cannot be stopped, so a synchronous tool that hangs keeps its thread. Once all threads are
 taken that way, every further call of such a tool would only wait for its timeout.
@@ -38,7 +38,7 @@ class ToolPlaces:
     _ended: bool = False
 
     def standing(self) -> ToolThreads:
-        """How many threads are taken, and for how long no tool has ended."""
+        """How many threads are occupied, and for how long no tool has ended."""
         return tool_threads(self.loop)
 
     def look(self) -> None:

@@ -85,7 +85,7 @@ class AgentWork:
             rules=turn_rules(self.settings, turn.depth, turn.budget, claim.spent),
             agents=self.agents,
             client=turn.client_tools,
-            # This claim and those that ended in a park are all there were.
+            # These are all claims: this one, and those that ended by parking.
             interrupted=turn.attempt != turn.parks + 1,
             requested=Requested(
                 options=turn.options, agent=turn.agent, default=self.settings.request_policy
@@ -94,7 +94,7 @@ class AgentWork:
         outcome = await run.run()
         if contexts.news:
             attempt.progress.contexts = {**learned, **contexts.news}
-            # What it learned is in tokens of this calibration.
+            # What it learned is measured in tokens of this calibration.
             attempt.progress.calibration = attempt.progress.calibration or contexts.calibration
         return outcome
 

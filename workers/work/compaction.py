@@ -1,4 +1,4 @@
-"""Turns that summarise a conversation; they run beside it, in a conversation of their own."""
+"""Turns that summarise a conversation. They run beside it, in their own conversation."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ class Compactor:
         return keep if crowded and whole_turns(rest, len(rest) - keep) else None
 
     def _turn(self, task: CompactionTask, claim: Claim, summary: Summary) -> NewTurn:
-        # In a conversation of its own, so that nobody's next message waits for a summary.
+        # In a separate conversation, so that the next message does not wait for a summary.
         own = conversation_beside(task.conversation_id)
-        # The id follows from what is summarised, so that several requests make one turn.
+        # The id derives from what is summarised, so that several requests create one turn.
         turn_id = create_turn_id(own, f"{task.generation}:{summary.covered}")
         return NewTurn(
             turn_id=turn_id,
@@ -120,7 +120,7 @@ class Compactor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompactionWork:
-    """Summarises. A summary is stored only if no other turn was faster."""
+    """Summarises. A summary is stored only if no other turn stored one first."""
 
     settings: Settings
     agents: Mapping[str, AgentDefinition]
@@ -167,7 +167,8 @@ class CompactionWork:
             retry = replace(retry, failures=0, failing_for=0.0)
             usage, steps = usage + answer.usage, steps + 1
             kept = partial(self._keep, task, piece, answer.message.content)
-            # Another turn was faster, or the conversation is gone: what was read no longer fits.
+            # Another turn stored its summary first, or the conversation is gone: what was read is
+            # outdated.
             if not await running.call(kept):
                 break
         return TurnResult(text="", messages=(), usage=usage, steps=steps, agent=agent.name)
@@ -210,7 +211,7 @@ class CompactionWork:
                 messages=[UserMessage(content=piece.text)],
             )
 
-        # No journal: each piece's summary is stored, so a repeat continues behind the last one.
+        # No journal: each part's summary is stored, so a repeat continues after the last one.
         return await call_model(provider, request, NoLog(), stream=False, retry=retry)
 
     def after(self, claim: Claim, ending: Ending) -> None:
@@ -234,7 +235,7 @@ class _Size:
     part: int = LONGEST_PART
 
     def smaller(self, piece: _Piece) -> _Size | None:
-        """Half as much as the piece that was too long; None if that is too little to summarise."""
+        """Half the size of the part that was too long; None if that is too little to summarise."""
         count = piece.stop - piece.start
         if count > 1 and self.messages > 1:
             return replace(self, messages=min(count, self.messages) // 2)

@@ -1,4 +1,4 @@
-"""Turns of gather and chain: they only delegate, and no model is asked."""
+"""Turns of gather and chain: they only delegate, and call no model."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ class FlowWork:
         return await run.run()
 
     def after(self, claim: Claim, ending: Ending) -> None:
-        """See `Work.after`. Nothing follows: the flow's conversation is its turn's alone."""
+        """See `Work.after`. Nothing follows: the flow's conversation belongs to its turn alone."""

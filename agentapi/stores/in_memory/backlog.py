@@ -1,4 +1,4 @@
-"""What turns wait for, in this process."""
+"""The in-memory backlog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentapi.turns import EventType, TurnStatus
 
 
 class InMemoryBacklog(InMemoryPart, BacklogStore):
-    """The `BacklogStore` of eager mode: it looks at all turns."""
+    """The `BacklogStore` of eager mode. It examines all turns."""
 
     @override
     def backlog(self) -> Backlog:
@@ -56,7 +56,8 @@ class InMemoryBacklog(InMemoryPart, BacklogStore):
             )
 
     def _since(self, entry: StoredTurn, conversation: Conversation, now: float) -> float | None:
-        """Since when the turn could run; None if it runs, or waits for something."""
+        """The time since which the turn could run; None if it is running or waiting for
+        something."""
         turn, due = entry.turn, conversation.due or 0.0
         if turn.status is TurnStatus.RUNNING and due > now:
             return None

@@ -1,4 +1,4 @@
-"""Calls that wait, in this process; the twin of the scripts."""
+"""Calls that wait, in memory; the twin of the Lua scripts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class InMemoryCalls(CallStore):
         segments = turn.segments
         end = held.segment
         if end is not None and (not segments or segments[-1].responses != held.responses):
-            # A part of the turn ends here, once for each response of the model.
+            # A part of the turn ends here, once per model response.
             segments = (*segments, replace(end, at=self._state.now()))
         entry.turn = replace(
             turn,
@@ -233,7 +233,7 @@ def pending_of(entry: StoredTurn) -> list[PendingCall]:
 
 
 def _note(entry: StoredTurn, held: HeldCalls, now: float) -> None:
-    """Store what a turn waits for, unless it is stored already."""
+    """Store what a turn waits for, unless it is already stored."""
     calls = entry.calls
     for question in held.questions:
         if question.call_id not in calls.questions:
@@ -270,7 +270,7 @@ def _settle_expired(entry: StoredTurn, now: float) -> None:
 
 
 def _note_decision(entry: StoredTurn, at: float, call_id: str, decision: Decision) -> None:
-    """Note who decided; a long decision is noted without its reason and arguments."""
+    """Log the decision; a long one without its reason and arguments."""
     record = orjson.loads(stored := decision_to_json(decision))
     if len(stored) > LONGEST_DECISION:
         by = {} if decision.by is None else {"by": decision.by}
@@ -279,7 +279,7 @@ def _note_decision(entry: StoredTurn, at: float, call_id: str, decision: Decisio
 
 
 def _check(turn_id: str, calls: StoredCalls, answers: Answers) -> None:
-    """Raises an error if one of the calls does not wait for its answer."""
+    """Raise an error if one of the calls is not waiting for its answer."""
     for call_id, output in answers.outputs.items():
         if call_id not in calls.client:
             raise no_call(turn_id, call_id)

@@ -1,4 +1,4 @@
-"""Why a turn is claimed, and since when it could run."""
+"""Why a turn is claimed, and since when it was ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentapi.turns import TurnStatus
 
 
 def cause_of_claim(entry: StoredTurn, conversation: Conversation) -> ClaimCause:
-    """Why a turn is claimed; asked before the claim changes it."""
+    """Why a turn is claimed. Call this before the claim changes the turn."""
     turn = entry.turn
     if not turn.attempt:
         return ClaimCause.FIRST
@@ -16,14 +16,14 @@ def cause_of_claim(entry: StoredTurn, conversation: Conversation) -> ClaimCause:
         return ClaimCause.LEASE_EXPIRED
     if turn.status is TurnStatus.PARKED:
         return ClaimCause.WOKEN
-    # The fence of the claim before says how that one ended.
+    # The previous claim's fence tells how that claim ended.
     if (entry.released or "").partition(":")[0] == str(conversation.epoch):
         return ClaimCause.WORKER_STOPPED
     return ClaimCause.LEASE_EXPIRED if turn.suspect else ClaimCause.RETRIED
 
 
 def ready_since(entry: StoredTurn, conversation: Conversation, grace: float) -> float:
-    """Since when a turn at the head of its inbox can run, by the store's clock."""
+    """The time since which a turn at the head of its inbox can run, by the store's clock."""
     turn = entry.turn
     due = entry.in_line if entry.in_line is not None else conversation.due
     if entry.ready is not None:

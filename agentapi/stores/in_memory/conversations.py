@@ -1,4 +1,4 @@
-"""Conversations outside of their turns, in this process; the twin of the scripts."""
+"""Conversations outside of their turns, in memory; the twin of the Lua scripts."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ class InMemoryConversations(ConversationStore):
             messages = conversation.memory.load(Window())
             if expected is not None and len(messages) != expected:
                 return None
-            # Turns that the history does not name, such as those that were cancelled.
+            # Turns that the history does not name, such as cancelled ones.
             named = {message.turn_id for message in messages}
             others = [
                 UserMessage(content="", turn_id=turn_id)
                 for turn_id, entry in self._state.turns.items()
                 if entry.turn.conversation_id == conversation_id and turn_id not in named
             ]
-            # An empty history leaves something too, so that a repeat finds it.
+            # Also kept for an empty history, so that a repeat finds it.
             self._state.left[dropped.left] = [*messages, *others, None]
             del self._state.conversations[conversation_id]
             return dropped

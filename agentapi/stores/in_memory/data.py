@@ -1,4 +1,4 @@
-"""The data of a person or tenant in this process; the twin of the scripts."""
+"""The data of a user or tenant in memory; the twin of the Lua scripts."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ class InMemoryData(DataStore):
             erased = 0
             for number, end in enumerate(list(ends)):
                 if whose.fits(end.user_id or "", end.tenant_id or ""):
-                    # A reader's position is the number of ends before it: the place stays.
+                    # A reader's position is the number of ends before it, so positions must not
+                    # shift.
                     ends[number] = dataclasses.replace(end, user_id=None, conversation_id="")
                     erased += 1
             return erased

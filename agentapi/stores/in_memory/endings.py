@@ -1,4 +1,4 @@
-"""Ends of turns in this process, by workers or without them."""
+"""Ends of turns in memory, with or without workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Endings:
             entry: The turn.
             conversation: Its conversation.
             status: How it ends.
-            committed: What ended it: the fence of a lease, or one of the names above.
+            committed: What ended it: the fence of a lease, or one of the constants above.
             data: Data of the event.
             leaves: Whether it leaves messages in the history, so that its images and files stay.
 
@@ -81,7 +81,7 @@ class Endings:
         return entry.following
 
     def _drop_blobs(self, entry: StoredTurn, conversation: Conversation, *, kept: bool) -> None:
-        """Delete images and files that nothing refers to any more; set a failed turn's aside."""
+        """Delete images and files without references; set those of a failed turn aside."""
         needed = conversation.memory.blobs_in_use()
         for other in conversation.inbox:
             if (waiting := self._state.turns.get(other)) is not None:

@@ -1,4 +1,4 @@
-"""Histories in this process, and what is kept beside them."""
+"""Histories in memory, with their summaries and blobs."""
 
 from __future__ import annotations
 

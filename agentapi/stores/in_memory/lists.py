@@ -1,4 +1,4 @@
-"""Lists of turns and conversations in this process, and the ends of turns."""
+"""Lists of turns and conversations in memory, and the ends of turns."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def _matches(entry: StoredTurn, query: TurnQuery) -> bool:
         (query.conversation_id, turn.conversation_id),
         (query.error_code, error.code if error else ""),
     )
-    # One that is not to be stored leaves the lists, unless it may be retried.
+    # A turn with store=false leaves the lists, unless it may be retried.
     left = turn.status.ended and turn.status is not TurnStatus.FAILED and not turn.stored
     return (
         turn.status in query.statuses

@@ -1,4 +1,4 @@
-"""What all parts of the store in memory share."""
+"""The base of all parts of the in-memory store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from agentapi.stores.in_memory.state import State
 
 
 class InMemoryPart:
-    """The state that a part works on, and the ends of turns, which several parts bring about."""
+    """The state that a part works on, and `Endings`, which several parts use."""
 
     def __init__(self, state: State) -> None:
         self._state = state

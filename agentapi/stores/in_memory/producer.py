@@ -1,4 +1,4 @@
-"""What producers do, in this process."""
+"""The producers' part of the store, in memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         return Accepted(turn_id=new.turn_id, wakeup=wakeup, created=True)
 
     def _steer(self, new: NewTurn, head_id: str) -> None:
-        """Mark the message for the turn that runs, if it may join it."""
+        """Mark the message for the running turn, if it may join it."""
         head = self._state.turns[head_id]
         begun = head.turn.attempt > 0 and not head.turn.cancel_requested
         alike = (head.turn.agent, head.turn.user_id) == (new.agent, new.user_id)
@@ -87,7 +87,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
             head.turn = replace(head.turn, steered=True)
 
     def _known(self, new: NewTurn, known: StoredTurn) -> Accepted | Refused:
-        """The answer to a repeat, whatever has become of the conversation."""
+        """The answer to a repeat, regardless of the conversation's current state."""
         turn = known.turn
         if turn.tenant_id != new.tenant_id:
             return other_tenant(new.conversation_id)
@@ -195,7 +195,7 @@ class InMemoryProducer(InMemoryPart, ProducerStore):
         conversation.inbox.append(turn.turn_id)
 
     def _take_back(self, turn_id: str, conversation: Conversation) -> None:
-        """Take a turn's messages out of the history, and out of its summary's count."""
+        """Remove a turn's messages from the history, and from the count of its summary."""
         messages = conversation.memory.load(Window())
         for position in range(len(messages) - 1, -1, -1):
             if messages[position].turn_id == turn_id:

@@ -1,4 +1,4 @@
-"""How workers share the sweep, in this process; see `agentapi/stores/lua/elect.lua`."""
+"""How workers share the sweep, in memory; see `agentapi/stores/lua/elect.lua`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Shares:
 
     Attributes:
         owners: The worker of each group.
-        until: Until when it has the group.
+        until: The time until which it has the group.
         swept: When each group was last swept.
     """
 
@@ -44,7 +44,7 @@ class Shares:
         return self._of(candidate)
 
     def resign(self, candidate: str) -> None:
-        """Leave its groups to the others."""
+        """Leave the worker's groups to the others."""
         for group in self._of(candidate):
             del self.owners[group]
 
@@ -53,7 +53,8 @@ class Shares:
         return any(self.until[group] > now for group in self.owners)
 
     def oldest_sweep(self) -> float | None:
-        """When the group was swept whose last sweep is the longest ago; None before the first."""
+        """Time of the last sweep of the group that has gone longest without one; None before the
+        first sweep."""
         return min(self.swept.values()) if len(self.swept) == SWEEP_GROUPS else None
 
     def _of(self, candidate: str) -> frozenset[int]:

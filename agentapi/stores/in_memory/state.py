@@ -1,4 +1,4 @@
-"""What the store in memory keeps, and what several of its transitions do with it."""
+"""The state of the in-memory store, and operations that several transitions share."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class Conversation:
     contexts: Mapping[str, int] = field(default_factory=dict)
 
     def summary_now(self) -> Summary:
-        """The summary, with the number of messages that there are."""
+        """The summary, with the current number of messages."""
         return replace(self.summary, total=len(self.memory.load(Window())))
 
 
 @dataclass
 class StoredCalls:
-    """A turn's calls that wait: what its hash of calls holds in Redis."""
+    """A turn's waiting calls: the content of its hash of calls in Redis."""
 
     questions: dict[str, Question] = field(default_factory=dict)
     expires: dict[str, float] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class StoredCalls:
 
 @dataclass
 class StoredTurn:
-    """A turn, and what its transitions remember in order to answer repeats."""
+    """A turn, with the data by which its transitions answer repeats."""
 
     turn: Turn
     steps: list[Step] = field(default_factory=list)
@@ -138,7 +138,7 @@ class StoredTurn:
         self.log = added(self.log, self.turn.created_at, at, mark_json(kind, data))
 
     def lose(self) -> None:
-        """Note that it lost its worker, and must run alone from now on."""
+        """Record that it lost its worker and must run alone from now on."""
         losses = self.turn.losses + 1
         self.turn = replace(self.turn, status=TurnStatus.QUEUED, suspect=True, losses=losses)
 
@@ -188,7 +188,7 @@ class State:
         tenant_id: str | None,
         agent: str | None = None,
     ) -> Conversation | None:
-        """The conversation, created if it does not exist; None when it is another tenant's.
+        """The conversation, created if it does not exist; None if it belongs to another tenant.
 
         Args:
             conversation_id: The conversation.
@@ -210,7 +210,7 @@ class State:
         return conversation
 
     def answer_before(self, owner: str, operation: str) -> Any:
-        """The answer that was kept for an operation on the same owner; None when there is none."""
+        """The stored answer of an operation on the same owner; None if there is none."""
         kept = self.answers.get((owner, operation))
         return kept[1] if kept is not None and kept[0] > self.now() else None
 
@@ -225,7 +225,8 @@ class State:
         return answer
 
     def head(self, conversation: Conversation) -> str | None:
-        """The first turn of the inbox. Turns that are gone would never end; they are removed."""
+        """The first turn of the inbox. Turns that no longer exist would never end, so they are
+        removed."""
         inbox = conversation.inbox
         if not inbox or inbox[0] in self.turns:
             return inbox[0] if inbox else None
@@ -246,10 +247,10 @@ class State:
         return entry
 
     def entry(self, lease: Lease) -> StoredTurn:
-        """The turn of a lease, which need not be held any more.
+        """The turn of a lease, which may have been lost.
 
         Raises:
-            LeaseLost: The turn is gone.
+            LeaseLost: The turn no longer exists.
         """
         entry = self.turns.get(lease.turn_id)
         if entry is None:
@@ -276,7 +277,7 @@ class State:
             self.errands.pop(errand_of(kind, turn.turn_id, turn.turn_id), None)
 
     def emit(self, entry: StoredTurn, kind: EventType, data: Mapping[str, object]) -> None:
-        """Append an event with its number, and wake those who wait for it."""
+        """Append an event with its number, and wake waiting readers."""
         number = len(entry.events)
         entry.events.append(Event(number=number, type=kind, data=dict(data)))
         entry.turn = replace(entry.turn, last_event=number)
@@ -298,7 +299,7 @@ class State:
         return max(conversation.epoch + 1, int(self.now() * 1000))
 
     def refuse(self, lease: Lease, script: str) -> LeaseLost:
-        """Note that a write of a worker that has lost the turn was refused; returns its error."""
+        """Record that a write by a worker that lost the turn was refused; returns the error."""
         entry = self.turns.get(lease.turn_id)
         if entry is not None:
             data = [script, round(lease.epoch - entry.turn.created_at * 1000)]
@@ -309,14 +310,14 @@ class State:
     def owned(
         self, lease: Lease, script: str | None = None
     ) -> tuple[StoredTurn, Conversation, HeldLease]:
-        """The turn, conversation and lease that a caller's lease stands for.
+        """The turn, the conversation and the stored lease for a caller's lease.
 
         Args:
             lease: The caller's lease.
-            script: The write that is refused if it does not hold it any more, for the turn's log.
+            script: Name of the write, for the turn's log if it is refused.
 
         Raises:
-            LeaseLost: The lease is not held any more.
+            LeaseLost: The lease is no longer held.
         """
         if not self.owns(lease):
             raise lost(lease) if script is None else self.refuse(lease, script)

@@ -1,6 +1,6 @@
-"""The store in this process: the twin of the one in Redis, for eager mode and tests.
+"""The in-memory store: the twin of the Redis store, for eager mode and tests.
 
-It makes the same transitions in the same order as the Lua scripts, each under one lock.
+It makes the same transitions as the Lua scripts, in the same order, each under one lock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class InMemoryTurnStore(
     InMemoryBacklog,
     TurnStore,
 ):
-    """The `TurnStore` of eager mode. Nothing is kept beyond the process."""
+    """The `TurnStore` of eager mode. Nothing outlives the process."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         state = State(settings, clock)
@@ -46,7 +46,7 @@ class InMemoryTurnStore(
 
     @override
     def check_protocol(self) -> None:
-        """There is only one process."""
+        """Nothing to check: there is only one process."""
 
     @override
     def ping(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds turns that no worker continues, and wakes them, in this process."""
+"""Finds turns that no worker continues, and wakes them, in memory."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class InMemorySweep(InMemoryPart, SweepStore):
 
     @override
     def hasten(self, limit: int = 1000, partitions: Sequence[int] = range(PARTITIONS)) -> int:
-        """There is one broker and nothing gets lost: no bound."""
+        """No wake-up can be lost in one process, so there is no bound."""
         hastened = 0
         with self._state.changed:
             now = self._state.now()

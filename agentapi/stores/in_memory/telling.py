@@ -1,4 +1,4 @@
-"""Ends that hooks are to be told of, in this process."""
+"""Ends for which hooks must be called, in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class InMemoryHooks(HookStore):
             return self._state.keep_answer(str(partition), call, taken) if taken else taken
 
     def _standing(self, entry: str) -> UntoldEnd | None:
-        """The end, unless a retry has taken it back or the turn is gone."""
+        """The end, unless a retry has undone it or the turn no longer exists."""
         turn_id, number, agent = entry.split(":", 2)
         stored = self._state.turns.get(turn_id)
         if stored is None or not stored.turn.status.ended or stored.turn.last_event != int(number):

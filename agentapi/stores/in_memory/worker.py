@@ -1,4 +1,4 @@
-"""What workers do with a turn, in this process."""
+"""The workers' part of the store, in memory."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             )
 
     def _news(self, entry: StoredTurn, conversation: Conversation, now: float) -> _News:
-        """What only the first answer to a claim says; asked before the claim changes anything."""
+        """Data that only the first answer to a claim contains. Call this before the claim changes
+        anything."""
         cause = cause_of_claim(entry, conversation)
         news = _News(cause=cause, waited=self._waited(entry, conversation, now))
         if cause is ClaimCause.LEASE_EXPIRED:
@@ -197,7 +198,7 @@ class InMemoryWorker(InMemoryPart, WorkerStore):
             return found
 
     def _join(self, entry: StoredTurn, other: StoredTurn) -> UserStep:
-        """Let the message of a turn that waits become a step of one that runs."""
+        """Turn the message of a waiting turn into a step of the running one."""
         turn_id, index = entry.turn.turn_id, len(entry.steps)
         step = UserStep(message=UserMessage(content=other.turn.input, turn_id=turn_id))
         entry.steps.append(step)

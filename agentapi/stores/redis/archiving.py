@@ -1,10 +1,10 @@
-"""Moves conversations between Redis and the archive, so that a crash at any point loses and doubles
+"""Moves conversations between Redis and the archive. A crash at any point loses and duplicates
 nothing.
 
-Out: `pack` notes that a copy is about to be made and says what state the conversation is in; the
-copy is stored; `depart` takes the content away if the state is still the same. Back: the copy is
-staged in Redis; `arrive` makes it the conversation's content and notes that the copy is not
-valid any more. Copies that are noted and not valid are deleted from the archive (`leftovers`).
+Out: `pack` records that a copy is about to be made and returns the conversation's state; the copy
+is stored; `depart` removes the content if the state has not changed. Back: the copy is staged in
+Redis; `arrive` makes it the conversation's content and records that the copy is no longer valid.
+Recorded copies that are not valid are deleted from the archive (`leftovers`).
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class RedisArchiving(RedisPart):
         return self.archive
 
     def cold(self) -> Iterator[Sequence[str]]:
-        """Go through all conversations once; each step yields those that nobody has used for
-        `archive_after`, and may yield none."""
+        """Go through all conversations once. Each step yields those that have been idle for
+        `archive_after`, perhaps none."""
         for client in nodes_of(self._client):
             yield from self._cold_of(client)
 
@@ -123,11 +123,11 @@ class RedisArchiving(RedisPart):
                 return
 
     def move(self, conversation_id: str) -> bool:
-        """Move a conversation to the archive, unless somebody uses it; returns whether it moved.
+        """Move a conversation to the archive unless it is in use; returns whether it moved.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached; the conversation stays.
-            StoreUnavailable: Redis cannot be reached; the conversation is in one of both.
+            StoreUnavailable: Redis cannot be reached; the conversation is in one of the two.
         """
         archive = self.ready()
         keys, version = conversation_keys(conversation_id), uuid.uuid4().hex
@@ -148,14 +148,15 @@ class RedisArchiving(RedisPart):
             return self._moved("changed")
         archive.put(ArchivedConversation(row=row, fields=fields, messages=messages, blobs=blobs))
         if time.monotonic() - began > PATIENCE / 2:
-            # Somebody may delete the copy as a leftover, and a failover may hide that from depart.
+            # Another process may delete the copy as abandoned, and a failover may hide that from
+            # depart.
             return self._moved("changed")
         unneeded = sorted(set(fields) - MARKER - TRANSIENT)
         reply = self._call("depart", named, [conversation_id, version, state, *unneeded])
         return self._moved("moved" if reply[0] == b"gone" else "changed")
 
     def _times(self, keys: ConversationKeys) -> tuple[int, int | None]:
-        """What time it is, and when the conversation expires, in milliseconds."""
+        """The current time, and the time at which the conversation expires, in milliseconds."""
         with translate_errors(self._settings.redis_url):
             left = self._client.pttl(keys.meta)
             now = self._client.time()[0] * 1000
@@ -181,10 +182,10 @@ class RedisArchiving(RedisPart):
         return found
 
     def bring_back(self, absent: Absent) -> None:
-        """Bring a conversation back, for a caller that needs its history; or a turn's record.
+        """Bring back a conversation for a caller that needs its history, or a turn's record.
 
         Raises:
-            ArchiveLost: The archive does not have it.
+            ArchiveLost: It is not in the archive.
             ArchiveUnavailable: The archive cannot be reached.
             StoreUnavailable: Redis cannot be reached.
         """
@@ -217,7 +218,7 @@ class RedisArchiving(RedisPart):
         log.info(line("archive.back", conversation_id=away.conversation_id, outcome=outcome))
 
     def _copy(self, away: Away) -> ArchivedConversation | None:
-        """The copy; None if the conversation is back already, or gone."""
+        """The copy; None if the conversation is already back, or no longer exists."""
         copy = self.ask(lambda archive: archive.get(away.conversation_id, away.version))
         if copy is None and self._version(away.conversation_id) == away.version:
             recorder().count(ARCHIVE_MOVES, "in", "failed")
@@ -230,10 +231,11 @@ class RedisArchiving(RedisPart):
         return copy
 
     def ask(self, question: Callable[[Archive], T]) -> T:
-        """Read something. An archive that is slow or away must not hold all threads of a process.
+        """Read from the archive. A slow or unavailable archive must not occupy all threads of a
+        process.
 
         Raises:
-            ArchiveUnavailable: It does not answer, or others wait for it already.
+            ArchiveUnavailable: It does not answer, or too many callers wait for it already.
         """
         if time.monotonic() < self._rests_until:
             raise ArchiveUnavailable("the archive did not answer a moment ago")
@@ -241,7 +243,7 @@ class RedisArchiving(RedisPart):
             raise ArchiveUnavailable(
                 "the archive is slow, and too many callers wait for it already"
             )
-        # While it is away, one caller at a time finds out whether it is back.
+        # While it is unavailable, one caller at a time checks whether it is back.
         self._rests_until = time.monotonic() + self._rest
         try:
             answer = question(self.ready())
@@ -278,12 +280,12 @@ class RedisArchiving(RedisPart):
         return found.decode().partition(" ")[0] if isinstance(found, bytes) else None
 
     def away(self, conversation_id: str) -> Away | None:
-        """Where a conversation is whose history is in the archive; None for any other."""
+        """The location of a conversation whose history is in the archive; None for any other."""
         version = self._version(conversation_id)
         return Away(conversation_id=conversation_id, version=version) if version else None
 
     def peek(self, conversation_id: str) -> ArchivedConversation | None:
-        """Read a conversation that is in the archive, and leave it there; None if it is not.
+        """Read an archived conversation without bringing it back; None if it is not archived.
 
         Raises: as `bring_back`.
         """
@@ -301,7 +303,8 @@ class RedisArchiving(RedisPart):
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """In its body, keep what `peek` has read last: the next call may want more of it."""
+        """A context manager in whose body the last conversation read by `peek` is kept in memory,
+        because the next call may need more of it."""
         with self._peeking:
             self._readers += 1
         try:
@@ -313,7 +316,7 @@ class RedisArchiving(RedisPart):
                     self._peeked = None
 
     def discard(self, age: float = LEFTOVER_AGE) -> int:
-        """Delete copies that have meant nothing for some seconds; returns how many."""
+        """Delete copies that have been unreferenced for some time; returns how many."""
         keys = [copies_key(partition) for partition in range(PARTITIONS)]
         with translate_errors(self._settings.redis_url):
             pipeline = self._client.pipeline(transaction=False)
@@ -342,7 +345,7 @@ class RedisArchiving(RedisPart):
         deleted = 0
         while rows := self.ready().expired(clock[0] * 1000, after=after):
             for row in rows:
-                # A turn that waits keeps its conversation.
+                # A waiting turn keeps its conversation.
                 if self._version(row.conversation_id) != row.version:
                     deleted += self.ready().delete(row.conversation_id, row.version)
             last = rows[-1]
@@ -350,7 +353,7 @@ class RedisArchiving(RedisPart):
         return deleted
 
     def close(self) -> None:
-        """Give back the archive's connections."""
+        """Close the archive's connections."""
         self.archive.close()
 
 

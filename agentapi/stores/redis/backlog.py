@@ -1,4 +1,4 @@
-"""What the turns of the whole fleet wait for, in Redis."""
+"""The backlog of the whole fleet, in Redis."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RedisBacklog(RedisPart, BacklogStore):
             pipeline.exists(due_key(partition))
         there = self._each_of("backlog", pipeline)
         used = [p for p, exists in enumerate(there) if exists]
-        # An idle fleet costs no script.
+        # An idle fleet needs no script call.
         looks = [self._look(partition) for partition in used]
         answers = self._each("backlog", looks, everywhere=False) if looks else []
         found = dict(zip(used, answers, strict=True))

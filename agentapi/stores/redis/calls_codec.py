@@ -1,4 +1,4 @@
-"""Calls that wait: from and to the fields of their hash."""
+"""Converts waiting calls from and to the fields of their hash."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ _ANSWERS: Final = {CallKind.APPROVAL: "a", CallKind.CLIENT: "o"}
 
 
 def held_to_json(held: HeldCalls) -> bytes:
-    """What a turn waits for, as suspend.lua reads it. Parts that it only stores are JSON text."""
+    """What a turn waits for, in the form that suspend.lua reads. Parts that it only stores are JSON
+    text."""
     children: dict[str, list[ChildTurn]] = {}
     for child in held.children:
         children.setdefault(child.call_id, []).append(child)
@@ -86,7 +87,7 @@ def _output_from_json(data: bytes) -> ClientOutput:
 
 def _child_to_dict(child: ChildTurn) -> dict[str, Any]:
     data = asdict(child)
-    # Most children have neither, and every byte is stored.
+    # Most children have neither, and every byte would be stored.
     if child.context is None:
         del data["context"]
     if child.inherits:
@@ -109,8 +110,8 @@ def _question(question: Question) -> dict[str, Any]:
 def decision_to_json(decision: Decision) -> bytes:
     """A decision as it is stored.
 
-    The same decision has the same bytes in every release: a repeat is recognised by them. So
-    a decision without arguments is stored without that field.
+    The same decision has the same bytes in every release, because repeats are recognised by them.
+    So a decision without arguments is stored without that field.
     """
     record = asdict(decision)
     arguments = record.pop("arguments")
@@ -126,7 +127,7 @@ def decision_from_json(data: bytes) -> Decision:
 
 
 def reply_to_json(reply: ChildReply) -> bytes:
-    """A child's reply as its parent keeps it."""
+    """A child's reply in the form that its parent stores."""
     data = asdict(reply)
     if reply.finish_reason is FinishReason.STOP:
         del data["finish_reason"]
@@ -146,10 +147,10 @@ def _reply_from_json(data: bytes) -> ChildReply:
 
 
 def call_book(fields: Mapping[str, bytes], epoch: int) -> CallBook:
-    """What became of calls, for the worker of an epoch.
+    """The outcomes of calls, for the worker of an epoch.
 
     Raises:
-        UnreadableRecord: No release wrote some of it.
+        UnreadableRecord: A part of it was not written by any release.
     """
     with reading("a turn's waiting call", remedy=_REMEDY):
         return CallBook(

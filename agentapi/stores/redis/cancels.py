@@ -1,4 +1,4 @@
-"""Words to worker processes that turns of theirs are cancelled."""
+"""Notifications to worker processes that turns of theirs are cancelled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ LONGEST_BLOCK = 5.0
 
 
 def leave_word(client: redis.Redis, process: str) -> None:
-    """Leave a word for a process.
+    """Leave a notification for a process.
 
-    The key is in a hash slot of its own, so a script that cancels a turn cannot write it. If its
-    caller dies before it does, the process learns of the cancellation with its next heartbeat.
+    The key is in its own hash slot, so a script that cancels a turn cannot write it. If the
+    script's caller dies before writing it, the process learns of the cancellation with its next
+    heartbeat.
     """
     key = cancels_key(process)
     pipeline = client.pipeline(transaction=False)
-    # One word is enough, however many turns there are: the process looks at all of them.
+    # One notification is enough for any number of turns: the process checks all of them.
     pipeline.lpush(key, 1)
     pipeline.ltrim(key, 0, 0)
     pipeline.expire(key, CANCELS_TTL)
@@ -30,14 +31,14 @@ def leave_word(client: redis.Redis, process: str) -> None:
 
 
 class CancelReader:
-    """Waits for words over a connection of its own."""
+    """Waits for notifications over its own connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._blocking: redis.Redis | None = None
 
     def wait(self, process: str, timeout: float) -> bool:
-        """Wait for a word; returns whether one came."""
+        """Wait for a notification; returns whether one arrived."""
         with translate_errors(self._settings.redis_url):
             if self._blocking is None:
                 self._blocking = connect(self._settings, block=LONGEST_BLOCK)

@@ -41,7 +41,7 @@ class ClaimCall:
     token: str
 
     def answer(self, reply: Sequence[Any]) -> Claim | Unreadable | Refusal:
-        """Read the script's answer. An unreadable record never loses a lease that was won."""
+        """Read the script's answer. An unreadable record never loses an acquired lease."""
         if reply[0] == b"refused":
             return Refusal(reason=RefusalReason(reply[1].decode()), turn=self._shown(reply[2]))
         found = {reply[i].decode(): reply[i + 1] for i in range(1, len(reply), 2)}
@@ -74,7 +74,7 @@ class ClaimCall:
 
 
 def _number(value: bytes) -> int:
-    """A number, or 0 for anything else: a broken record must not keep a turn from its end."""
+    """A number, or 0 for anything else: a broken record must not prevent a turn from ending."""
     return int(value) if value.isdigit() and len(value) < _LONGEST_NUMBER else 0
 
 

@@ -1,4 +1,4 @@
-"""Turns, their ends and their events: from and to what Redis stores."""
+"""Converts turns, their ends and their events from and to their stored form in Redis."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ _REFERRING: Final = 3
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """A flat list of fields and values as a dict."""
-    # A name that is not valid UTF-8 is unknown to every release anyway.
+    # A name that is not valid UTF-8 is unknown to every release.
     return {flat[i].decode(errors="replace"): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
 def texts(fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    """A hash as Redis's client returns it, with the names of its fields as text."""
+    """A hash as the Redis client returns it, with field names as text."""
     return {name.decode(errors="replace"): value for name, value in fields.items()}
 
 
@@ -67,12 +67,13 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
     """Read a turn's hash.
 
     Raises:
-        UnreadableRecord: A newer release wrote it, or no release did.
+        UnreadableRecord: It was written by a newer release, or by no release.
     """
     what = f"turn {turn_id}"
     with reading(what, remedy="enqueue its message again as a new turn"):
         newest = _WITH_CLIENT_TOOLS if "client_tools" in fields else PROTOCOL
-        # The scripts unpack such a record; "0" is the beginning of one that they could not read.
+        # The scripts unpack such a record. A value that begins with "0" is one that they could not
+        # read.
         if "at" in fields or "0" in fields:
             newest = _REFERRING
         check_version(what, int(fields.get("v", PROTOCOL)), newest)
@@ -80,7 +81,7 @@ def turn_from_hash(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 
 def _spelled_out(fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
-    """The fields of a turn that refers to its history, as if it had its messages itself."""
+    """The fields of a turn that refers to its history, with the messages filled in."""
     agent = fields["agent"].decode()
     outcome: dict[str, Any] = {"answered_by": agent}
     if "outcome" in fields:
@@ -100,7 +101,7 @@ def _spelled_out(fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
 
 
 def usage_to(usage: Usage) -> str:
-    """Usage as numbers, which `usage_from` reads."""
+    """Usage as a list of numbers; `usage_from` reads it."""
     tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
     return ",".join([*map(str, tokens), repr(usage.cost) if usage.cost else "0"])
 
@@ -127,7 +128,7 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
         "on_abort": spec.on_abort,
     }
     if spec.on_failure is not None:
-        # Beside on_abort, whose values older releases know.
+        # Separate from on_abort, whose values older releases know.
         fields["on_failure"] = spec.on_failure
     if spec.parent_id is not None:
         fields |= {"parent": spec.parent_id, "depth": spec.depth}
@@ -136,7 +137,8 @@ def spec_to_fields(spec: TurnSpec) -> dict[str, bytes | str | int]:
     if spec.attachments:
         fields["attachments"] = orjson.dumps([attachment_to_dict(a) for a in spec.attachments])
     if spec.client_tools is not None:
-        # Older releases would ignore the tools: they leave the turn to newer ones.
+        # Older releases would ignore the tools, so the version makes them leave the turn to newer
+        # ones.
         fields |= {"v": _WITH_CLIENT_TOOLS, "client_tools": spec.client_tools.to_json()}
     if spec.prior:
         fields["prior"] = orjson.dumps([to_dict(message) for message in spec.prior])
@@ -188,7 +190,7 @@ def _spec(turn_id: str, fields: Mapping[str, bytes]) -> dict[str, Any]:
 
 def _kind(stored: bytes | None, agent: str) -> TurnKind:
     if stored is None:
-        # A release wrote the turn that told kinds apart by the agent's name.
+        # Written by a release that told kinds apart by the agent's name.
         return kind_of(agent)
     try:
         return TurnKind(stored.decode())
@@ -240,7 +242,7 @@ def _turn(turn_id: str, fields: Mapping[str, bytes]) -> Turn:
 
 
 def _segments(stored: bytes | None) -> tuple[Segment, ...]:
-    """Read where a turn asked its client or people, one a line."""
+    """Read the places where a turn asked its client or a person, one per line."""
     return tuple(map(Segment.from_json, stored.splitlines())) if stored else ()
 
 
@@ -274,7 +276,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def place_from(stored: bytes | None) -> Place | None:
-    """Read where a turn ended that left nothing in the history."""
+    """Read the place at which a turn that left no messages ended."""
     position, _, digest = (stored or b"").decode().partition(":")
     return Place(position=int(position), digest=digest) if position else None
 
@@ -294,7 +296,7 @@ def summary_from(fields: Sequence[bytes | None], total: int) -> Summary:
     """Read a conversation's summary: its text, and how many messages it covers.
 
     Raises:
-        UnreadableRecord: They are not what any release writes.
+        UnreadableRecord: They were not written by any release.
     """
     text, covered = fields
     with _reading_meta():
@@ -308,7 +310,7 @@ def calibration_from(field: bytes | None) -> float:
 
 
 def contexts_from(field: bytes | None) -> dict[str, int]:
-    """Read what a conversation has learned of its models' contexts; raises like `spent_from`."""
+    """Read what a conversation learned about its models' contexts; raises like `spent_from`."""
     if field is None:
         return {}
     with _reading_meta():
@@ -326,7 +328,7 @@ def _reading_meta() -> AbstractContextManager[None]:
 
 
 def _failures(fields: Mapping[str, bytes]) -> int:
-    """Failures of the next model call; failures of earlier calls do not count any more."""
+    """Failures of the next model call; failures of earlier calls no longer count."""
     if "failures" not in fields:
         return 0
     same_call = fields.get("failures_at") == fields.get("steps", b"0")
@@ -343,7 +345,7 @@ def outcome_to_json(ending: Ending) -> bytes:
 
 
 def besides_usage(ending: Ending) -> bytes:
-    """What the outcome has besides messages and usage; empty for nothing."""
+    """The part of the outcome other than messages and usage; empty if there is none."""
     besides = _besides(ending)
     return orjson.dumps(besides) if besides else b""
 
@@ -382,18 +384,18 @@ def parked_event(
 
 
 def waits_to_json(kind: str, names: Sequence[str]) -> bytes:
-    """What a parked turn waits for, as its hash keeps it."""
+    """What a parked turn waits for, in the form that its hash stores."""
     return orjson.dumps({"kind": kind, "names": list(names)})
 
 
 def _waiting_for(fields: Mapping[str, bytes], status: TurnStatus) -> WaitingFor | None:
     if "waits_for" not in fields or status.ended:
         return None
-    # A step that was recorded since shows that the call has succeeded.
+    # A step recorded since then shows that the call has succeeded.
     if fields.get("failures_at") != fields.get("steps", b"0"):
         return None
     waits = _object(fields["waits_for"])
-    # A newer release may know other kinds; the turn can be read all the same.
+    # A newer release may have other kinds; the turn can still be read.
     if not waits.get("names") or waits.get("kind") not in {kind.value for kind in WaitKind}:
         return None
     return WaitingFor(
@@ -433,9 +435,9 @@ def step_event(index: int, step: Step) -> dict[str, Any]:
 def event_from_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
     """Read an entry of an event stream; its id is the event's number plus one.
 
-    One reader serves many turns, so one bad entry must not stop it: an entry that this release
-    cannot read keeps its number and becomes `EventType.UNKNOWN`. An event that ends a turn stays
-    one, whatever its data are.
+    One reader serves many turns, so one bad entry must not stop it. An entry that this release
+    cannot read keeps its number and becomes `EventType.UNKNOWN`. An event that ends a turn always
+    remains one.
     """
     number = int(entry_id.partition(b"-")[0]) - 1
     name = fields.get(b"type", b"").decode(errors="replace")

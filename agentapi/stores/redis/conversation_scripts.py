@@ -70,10 +70,10 @@ def open_conversation(
 
 
 def record_from(created: bytes | str, metadata: bytes | str) -> ConversationRecord:
-    """Read what is stored of a conversation.
+    """Read the stored record of a conversation.
 
     Raises:
-        UnreadableRecord: No release wrote it.
+        UnreadableRecord: It was not written by any release.
     """
     with reading_record("the meta hash of a conversation", remedy="delete the conversation"):
         found = orjson.loads(metadata)

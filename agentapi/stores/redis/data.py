@@ -1,4 +1,4 @@
-"""The data of a person or tenant in Redis: found, deleted, copied out and brought back."""
+"""The data of a user or tenant in Redis: search, deletion, export and import."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class RedisData(RedisPart, DataStore):
             with translate_errors(self._settings.redis_url):
                 found = self._scripts.call_many("about", calls)
             for key, fields in zip(keys, found, strict=True):
-                # A key of another type is not what its name says.
+                # A key of another type does not hold what its name suggests.
                 status, conversation, user, tenant = fields or [None] * len(names)
                 known = status is not None and conversation is not None
                 where = _text(conversation)
@@ -96,7 +96,7 @@ class RedisData(RedisPart, DataStore):
                     turn_id = key.decode()[_TAGGED:]
                     seen.add(turn_id)
                     yield OwnedTurn(turn_id=turn_id, conversation_id=where, ended=status in ENDED)
-        # After those in Redis: what moves meanwhile is found here.
+        # Searched after Redis, so that data that moves meanwhile is found here.
         if self._archiving is not None:
             for turn in self._archiving.turns.owned(whose.user_id, whose.tenant_id, within):
                 if turn.turn_id in seen:
@@ -122,7 +122,7 @@ class RedisData(RedisPart, DataStore):
             )
 
     def _found(self, pattern: str, names: Sequence[str]) -> Iterator[_Found]:
-        """Keys that match, with some of their fields, step by step."""
+        """Matching keys with some of their fields, step by step."""
         for keys in self._pieces(pattern):
             with translate_errors(self._settings.redis_url):
                 pipeline = self._client.pipeline(transaction=False)
@@ -130,7 +130,7 @@ class RedisData(RedisPart, DataStore):
                     pipeline.hmget(key, list(names))
                 found = pipeline.execute(raise_on_error=False)
             for key, fields in zip(keys, found, strict=True):
-                # A key of another type is not what its name says.
+                # A key of another type does not hold what its name suggests.
                 if isinstance(fields, list):
                     yield key, fields
 
@@ -138,7 +138,7 @@ class RedisData(RedisPart, DataStore):
         return chain.from_iterable(self._pieces(pattern))
 
     def _pieces(self, pattern: str) -> Iterator[Sequence[bytes]]:
-        """Keys that match, a few at a time: Redis serves others in between."""
+        """Matching keys, a few at a time, so that Redis serves others in between."""
         for client in nodes_of(self._client):
             yield from self._pieces_of(client, pattern)
 
@@ -208,7 +208,7 @@ class RedisData(RedisPart, DataStore):
     @override
     def snapshot(self, conversation_id: str) -> Snapshot | None:
         keys = conversation_keys(conversation_id)
-        # A transaction: a turn that ends in between would add messages that the record lacks.
+        # A transaction: a turn that ends in between would add messages that are not in the record.
         pipeline = self._client.pipeline(transaction=True)
         pipeline.hgetall(keys.meta)
         pipeline.llen(keys.messages)
@@ -219,7 +219,7 @@ class RedisData(RedisPart, DataStore):
             return None
         copy = self._archived(conversation_id) if b"archived" in record else None
         if copy is not None:
-            # It stays in the archive: an export must not bring everything back.
+            # It stays in the archive, because an export must not bring everything back.
             record = {name.encode(): value.encode() for name, value in copy.fields.items()} | record
             count, last = copy.row.messages, copy.messages[-1]
         fields = {_text(name): _text(value) for name, value in record.items()}

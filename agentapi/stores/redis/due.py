@@ -27,7 +27,7 @@ def member_of(errand: Errand) -> str:
 
 
 class DueReader:
-    """Reads members, and leaves out those that this release cannot read."""
+    """Reads members, without those that this release cannot read."""
 
     def __init__(self) -> None:
         self._reported: set[bytes] = set()
@@ -36,8 +36,8 @@ class DueReader:
         """Read conversation ids and errands.
 
         Args:
-            members: The partition and the bytes of each. A member that a newer release wrote is
-                reported once and left to a newer worker; the others are read all the same.
+            members: The partition and the bytes of each. A member of a newer release is reported
+                once and left to a newer worker; the others are still read.
         """
         found: list[str | Errand] = []
         for partition, member in members:

@@ -44,7 +44,7 @@ class _Entry:
 
 
 class EndsReader:
-    """Reads ends behind a position. Safe to share between threads."""
+    """Reads ends after a position. Safe to share between threads."""
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class EndsReader:
         check_limit(limit)
         position = self._position(after)
         entries, away = self._entries(position, limit, timeout)
-        # Each stream has its order; between streams the clock decides.
+        # Each stream has its own order; between streams, the time decides.
         entries.sort(key=lambda entry: entry.entry_id)
         ends = []
         for entry in entries[:limit]:
@@ -76,8 +76,8 @@ class EndsReader:
         return Position.at(max(0, math.ceil(after * 1000)))
 
     def _now(self) -> Position:
-        """Behind the newest end of each partition. Not the time: a server's clock may be behind the
-        one that wrote the newest."""
+        """The position after the newest end of each partition. Not the current time: a server's
+        clock may be behind the clock that wrote the newest end."""
         pipeline = self._client.pipeline(transaction=False)
         for stream in _STREAMS:
             pipeline.xrevrange(stream, count=1)
@@ -85,7 +85,7 @@ class EndsReader:
         return Position([_id(found[0][0]) if found else _FIRST for found in newest])
 
     def _entries(self, position: Position, limit: int, timeout: float) -> tuple[list[_Entry], int]:
-        """Entries, and how many partitions do not answer."""
+        """Entries, and the number of partitions that do not answer."""
         count = max(_AT_LEAST, math.ceil(2 * limit / PARTITIONS))
         options: list[str | int] = ["COUNT", count]
         client = self._client
@@ -106,10 +106,10 @@ class EndsReader:
     def _entries_each(
         self, client: ClusterClient, position: Position, count: int, timeout: float
     ) -> tuple[list[_Entry], int]:
-        """On a cluster: each stream has its own read, and none blocks. Waiting would take a
-        connection for each of the streams, for news that may be a moment late.
+        """On a cluster each stream has its own read, and none blocks. Blocking reads would take a
+        connection per stream, for entries that may as well arrive a moment later.
 
-        The ends of a shard that is away are read when it is back: their position stays.
+        The ends of an unavailable shard are read when it is back, because their position stays.
         """
         until = time.monotonic() + timeout
         while True:
@@ -154,7 +154,7 @@ def _id(entry_id: bytes) -> EntryId:
 
 
 def _end(entry: _Entry, position: str) -> TurnEnd | None:
-    """Read an entry; None for one that no release wrote."""
+    """Read an entry; None if it was not written by any release."""
     fields = {name.decode(errors="replace"): value for name, value in entry.fields.items()}
     try:
         turn_id = fields["turn"].decode()

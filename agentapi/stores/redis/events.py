@@ -26,14 +26,14 @@ _ANSWER_TIME: Final = 1.0
 
 @lru_cache(maxsize=8192)
 def _stream_of(turn_id: str) -> str:
-    """The key of a turn's events. Each read names it again, for thousands of turns."""
+    """The key of a turn's events. Every read names it again, for thousands of turns."""
     return turn_keys(turn_id).events
 
 
 def _xread(
     client: redis.Redis, streams: dict[str, str], count: int | None, block: int | None = None
 ) -> Reply:
-    """Send XREAD as `redis.Redis.xread` does, but without a tuple for each stream.
+    """Send XREAD like `redis.Redis.xread`, but without a tuple for each stream.
 
     With a thousand streams those tuples would start Python's garbage collector in each read.
     """
@@ -49,9 +49,9 @@ def _xread(
 class EventReader:
     """Waits for the events of any number of turns in one XREAD.
 
-    A waiting read also follows a wake-up stream of its own: another thread writes to it to end the
-    read and change the set of turns. The stream keeps its last entry and this reader its cursor,
-    so a wake-up sent before the read began is not lost.
+    A waiting read also follows the reader's own wake-up stream, to which another thread writes to
+    end the read and change the set of turns. The stream keeps its last entry, and this reader its
+    cursor, so a wake-up that was sent before the read began is not lost.
     """
 
     def __init__(self, settings: Settings, client: redis.Redis) -> None:

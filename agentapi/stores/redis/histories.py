@@ -1,4 +1,4 @@
-"""Histories in Redis, and what is kept beside them: summaries, bytes of images and files."""
+"""Histories in Redis, with their summaries and the bytes of images and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RedisHistories(RedisPart, HistoryStore):
     archiving: RedisArchiving | None = None
 
     def _brought_back(self, conversation_id: str) -> bool:
-        """For a caller that found no history: whether it was in the archive, and is back now."""
+        """Whether a missing history was in the archive and is back now."""
         if self.archiving is None:
             self._refuse_archived(conversation_id)
             return False

@@ -70,15 +70,15 @@ def _as_they_are(pieces: Mapping[int, Piece[Any]]) -> Mapping[int, Piece[Any]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asked(Generic[T]):
-    """What is read of the lists of each partition.
+    """A query on the lists of each partition.
 
     Attributes:
-        kind: What the script makes of an entry.
+        kind: The form in which the script returns an entry.
         names: The lists.
-        filters: What an entry must be; None for filters that are not given.
+        filters: Values that an entry must match; None for filters that are not given.
         since: Seconds since 1970 of the oldest entry, or None.
-        until: The same of the newest.
-        summary: Makes an item of an entry and its fields; None if it is in the archive.
+        until: Seconds since 1970 of the newest entry, or None.
+        summary: Converts an entry and its fields to an item; returns None if it is in the archive.
         complete: Adds the items that are in the archive and are in the lists.
         archived: Finds the items that are in the archive; None if they are in the lists.
     """
@@ -160,7 +160,7 @@ class RedisLists(RedisPart, ListStore):
     def _completed(
         self, pieces: Mapping[int, Piece[TurnSummary | None]], query: TurnQuery
     ) -> dict[int, Piece[TurnSummary]]:
-        """Pieces with the turns that are in the archive, as far as these match.
+        """Pieces with the matching turns from the archive added.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached.
@@ -231,7 +231,7 @@ class RedisLists(RedisPart, ListStore):
             for turn, fields in found
             if fields is not None
             for call in pending_calls(turn, {name.decode(): v for name, v in fields.items()})
-            # Calls of client tools have their client to answer them.
+            # Calls of client tools are answered by their client.
             if call.kind is CallKind.APPROVAL
         ]
         lost = {partition_of(turn.conversation_id) for turn, fields in found if fields is None}
@@ -253,7 +253,7 @@ class RedisLists(RedisPart, ListStore):
         bounds = [round(time * 1000) for time in times]
         calls: list[Call] = [(list_keys(p, _ALL), bounds) for p in range(PARTITIONS)]
         replies = [reply for reply in self._each("count", calls) if reply is not None]
-        # Sums over all partitions; the numbers of each list follow those of the one before.
+        # Sums over all partitions; the numbers of the lists follow each other.
         sums = [sum(numbers) for numbers in zip(*replies, strict=True)]
         return [
             TurnCount(accepted=sum(sums[span::spans]), failed=sums[span]) for span in range(spans)
@@ -294,7 +294,7 @@ class RedisLists(RedisPart, ListStore):
             try:
                 found = self._read(asked, replace(look, places=places))
             except StoreUnavailable:
-                # All that this look reads. Others may have answered an earlier one.
+                # All partitions of this request. Others may have answered an earlier one.
                 if not partial or len(places) == len(partitions):
                     raise
                 found = dict.fromkeys(places)
@@ -338,7 +338,7 @@ _NOTHING: Final[Piece[Any]] = Piece(matches=(), reached=None, looked_at=0)
 
 
 def _begin(place: Place, until: float | None) -> tuple[str, str]:
-    """Where the script begins: a time, and an entry of that time."""
+    """The script's start position: a time, and an entry of that time."""
     latest = math.inf if until is None else round(until * 1000)
     if place.time > latest:
         return f"{latest:.0f}", ""
@@ -364,5 +364,5 @@ def _partitions(conversation_id: str | None) -> Sequence[int]:
 
 
 def lowered(text: str) -> str:
-    """Text in lower case as Lua sees it: letters of ASCII."""
+    """Text in lower case as in Lua: ASCII letters only."""
     return text.encode(errors="replace").lower().decode()

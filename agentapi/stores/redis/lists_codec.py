@@ -1,6 +1,6 @@
 """Reads the answers of list.lua.
 
-One unreadable record must not hide all others: what cannot be read of it is left out.
+One unreadable record must not hide all others: its unreadable parts are left out.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _kind(stored: str | None, agent: str) -> TurnKind:
     try:
         return kind_of(agent) if stored is None else TurnKind(stored)
     except ValueError:
-        # A newer release's; people see its agent.
+        # A turn of a newer release: people see its agent.
         return TurnKind.AGENT
 
 

@@ -1,4 +1,4 @@
-"""What all parts of the store in Redis share."""
+"""The base of all parts of the Redis store."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ log = logging.getLogger("agentapi.store")
 
 
 def refused(script: str, lease: Lease) -> LeaseLost:
-    """The error of a write that a script refused."""
+    """The error for a write that a script refused."""
     recorder().count(WRITES_REFUSED, script)
     return lost(lease)
 
 
 class ShardLog:
-    """Logs once that shards of a cluster are away, and once that they are back."""
+    """Logs once when shards of a cluster become unavailable, and once when they are back."""
 
     def __init__(self) -> None:
         self._away: set[str] = set()
 
     def note(self, script: str, error: StoreUnavailable | None) -> None:
-        """Note how the calls of a script went: with the error of a shard that is away, or None."""
+        """Record the result of a script's calls: the error of an unavailable shard, or None."""
         if error is not None and script not in self._away:
             self._away.add(script)
             log.warning(line("shard.away", script=script, error=error))
@@ -71,7 +71,7 @@ class RedisPart:
             return self._scripts.call(name, keys, args)
 
     def _refuse_archived(self, conversation_id: str) -> None:
-        """For a process without an archive that found no history.
+        """For a process without an archive that found no history: check whether it is archived.
 
         Raises:
             ArchiveUnavailable: The history is in the archive.
@@ -87,25 +87,26 @@ class RedisPart:
         Args:
             name: The script.
             calls: Its calls.
-            everywhere: Whether they go to all shards: then none is away if all answer.
+            everywhere: Whether the calls go to all shards. If so, and all answer, no shard is
+                unavailable.
 
         Returns:
-            For each call its answer, or None if its shard is away.
+            The answer of each call, or None if its shard is unavailable.
 
         Raises:
-            StoreUnavailable: All are away.
-            StoreFault: A call is at fault.
+            StoreUnavailable: All shards are unavailable.
+            StoreFault: A call itself is refused.
         """
         with translate_errors(self._settings.redis_url):
             answers = self._scripts.call_each(name, calls, patience=self._patience)
         return self._answered(name, answers, everywhere=everywhere)
 
     def _each_of(self, name: str, pipeline: Pipeline, *, everywhere: bool = True) -> list[Any]:
-        """Carry out a pipeline of reads; returns and raises like `_each`.
+        """Execute a pipeline of reads; returns and raises like `_each`.
 
         Args:
-            name: Of these reads, for the log.
-            pipeline: Of one server or a cluster.
+            name: Name of these reads, for the log.
+            pipeline: A pipeline of one server or of a cluster.
             everywhere: See `_each`.
         """
         with translate_errors(self._settings.redis_url):
@@ -128,7 +129,7 @@ class RedisPart:
         return answers
 
     def _missing(self, partitions: Sequence[int]) -> Missing | None:
-        """What is missing without some partitions; None without any."""
+        """The missing part if some partitions did not answer; None if all did."""
         if not partitions:
             return None
         client = self._client

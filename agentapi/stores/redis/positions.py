@@ -1,4 +1,4 @@
-"""Positions in the ends of turns: for each partition the last entry of its stream that was seen."""
+"""Positions in the ends of turns: the last seen entry of each partition's stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION: Final = b"\x01"
 
 
 class Position:
-    """Where a reader is. Reading on changes it; its text stays valid."""
+    """A reader's position. Reading changes it, but its text stays valid."""
 
     def __init__(self, entries: Sequence[EntryId]) -> None:
         self._entries = list(entries)
@@ -26,7 +26,7 @@ class Position:
 
     @classmethod
     def at(cls, milliseconds: int) -> Position:
-        """Before everything that happened at this time or later."""
+        """The position before everything that happened at this time or later."""
         return cls([(milliseconds, 0)] * PARTITIONS)
 
     @classmethod
@@ -51,7 +51,7 @@ class Position:
         return cls(list(zip(numbers[::2], numbers[1::2], strict=True)))
 
     def move(self, partition: int, entry: EntryId) -> None:
-        """Go behind an entry of a partition."""
+        """Move to the position after an entry of a partition."""
         self._entries[partition] = entry
         self._parts[partition] = _packed(entry)
 

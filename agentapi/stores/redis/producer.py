@@ -1,4 +1,4 @@
-"""What producers do, in Redis: they enqueue turns, follow them, cancel them and retry them."""
+"""The producers' part of the store, in Redis: enqueue, follow, cancel and retry turns."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ class RedisProducer(RedisPart, ProducerStore):
                 raise unexpected("cancel", reply)
 
     def _tell(self, processes: Sequence[bytes]) -> None:
-        """Tell worker processes that turns of theirs are cancelled.
+        """Notify worker processes that turns of theirs are cancelled.
 
-        If this is lost, they learn it with their next heartbeat.
+        If a notification is lost, they learn of it with their next heartbeat.
         """
         for process in processes:
             leave_word(self._client, process.decode())
@@ -209,8 +209,8 @@ class RedisProducer(RedisPart, ProducerStore):
         return turn_from_hash(*self._whole(turn_id))
 
     def _whole(self, turn_id: str) -> tuple[str, dict[str, bytes]]:
-        """A turn's id and fields, with its messages; for a merged message, of the turn that it
-        joined."""
+        """A turn's id and fields, with its messages; for a merged message, those of the turn that
+        it joined."""
         prefix = turns_prefix(partition_of_turn(turn_id))
         found, fields = self._call("read", [turn_keys(turn_id).turn], [turn_id, prefix])
         if not fields:

@@ -46,18 +46,19 @@ class RedisTurnStore(
         """Connects when first used.
 
         Args:
-            settings: Where Redis is, and the protocol's times and limits.
+            settings: Address of Redis, and the protocol's times and limits.
             client: A client of that Redis; a new one when not given.
             keep_connections: For a process whose threads stay; see `Scripts`.
-            archive: Where conversations go that nobody uses; that of the settings when not given.
+            archive: The archive for idle conversations; the settings' archive when not given.
 
         Raises:
-            ConfigurationError: A URL is not valid, or the extra that it needs is not installed.
+            ConfigurationError: A URL is not valid, or an extra that it needs is not installed.
         """
         client = client or connect(settings)
         replicas = None
         if settings.redis_wait_replicas:
-            # Half of the time that an answer may take, so that the wait ends before the connection.
+            # Half of the timeout for an answer, so that the wait ends before the connection times
+            # out.
             wait = milliseconds(settings.redis_timeout / 2)
             replicas = Replicas(settings.redis_wait_replicas, wait)
         scripts = Scripts(client, SCRIPTS, keep_connections=keep_connections, replicas=replicas)

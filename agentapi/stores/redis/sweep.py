@@ -126,14 +126,14 @@ class RedisSweep(RedisPart, SweepStore):
             ([due_key(partition)], [process, conversations_prefix(partition)])
             for partition in range(PARTITIONS)
         ]
-        # The leases of a shard that is away end by themselves.
+        # Leases on an unavailable shard expire by themselves.
         freed = self._each("orphan", calls)
         return [conversation.decode() for found in freed for conversation in found or ()]
 
     @override
     def elect(self, candidate: str, *, ttl: float, swept: bool = False) -> Election:
         args = [candidate, milliseconds(ttl), int(swept), SWEEP_GROUPS]
-        # Not with the patience of a single call: the groups of other shards do not wait so long.
+        # A shorter wait than for a single call, so that groups on other shards are not delayed.
         [(age, *groups)] = self._each("elect", [([ELECTION_KEY, SHARES_KEY, SWEPT_KEY], args)])
         return Election(groups=frozenset(groups), since_sweep=None if age < 0 else age / 1000)
 
@@ -169,7 +169,7 @@ class RedisSweep(RedisPart, SweepStore):
                 for partition, found in zip(partitions, late, strict=True)
                 for member in (found or ())[1::2]
             )
-        # An empty index has no key, so that an idle fleet costs one command.
+        # An empty index has no key, so an idle fleet costs one command.
         with translate_errors(self._settings.redis_url):
             if not self._client.exists(*indexes):
                 return []
@@ -255,7 +255,7 @@ class RedisSweep(RedisPart, SweepStore):
 
     def _rousing(self, partition: int, provider: str, spread: int) -> list[Any]:
         prefixes = (conversations_prefix(partition), turns_prefix(partition))
-        # Shifted by partition: the few turns of each must not all begin at the same moment.
+        # Shifted by partition, so that the turns of all partitions do not begin at the same moment.
         return [*prefixes, provider, MAX_REDISPATCHED, spread, partition / PARTITIONS]
 
     @override

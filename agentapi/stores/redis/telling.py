@@ -1,4 +1,4 @@
-"""Ends that hooks are to be told of, in Redis."""
+"""Ends for which hooks must be called, in Redis."""
 
 from __future__ import annotations
 

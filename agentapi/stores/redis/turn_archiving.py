@@ -1,10 +1,10 @@
-"""Moves the records of turns that have ended to the archive and back, so that a crash at any point
-loses and doubles nothing.
+"""Moves the records of ended turns to the archive and back. A crash at any point loses and
+duplicates nothing.
 
-Out, many at a time: `pack_turns` notes that copies are about to be made and says what state the
-turns are in; the copies are stored in one transaction; `depart_turns` deletes the records whose
-state is still the same, and leaves each turn's place in a list. Back: `arrive_turn` makes the copy
-the record, and notes that the copy means nothing any more.
+Out, many at a time: `pack_turns` records that copies are about to be made and returns the turns'
+states; the copies are stored in one transaction; `depart_turns` deletes the records whose state has
+not changed, and keeps each turn's entry in a list. Back: `arrive_turn` makes the copy the record,
+and records that the copy is no longer valid.
 """
 
 from __future__ import annotations
@@ -84,19 +84,19 @@ _NOTE: Final = re.compile(rb"(\d+)t:(\d{3}-[0-9a-f]{32})")
 
 
 class Asked(Protocol):
-    """How the archive is reached."""
+    """Access to the archive."""
 
     def ready(self) -> Archive:
         """The archive, with its tables in place."""
         ...
 
     def ask(self, question: Callable[[Archive], T]) -> T:
-        """Read something, for a caller that waits."""
+        """Read from the archive, for a waiting caller."""
         ...
 
 
 class _Packed(NamedTuple):
-    """What was found in a list."""
+    """The turns found in a list."""
 
     looked_at: int
     more: bool
@@ -104,7 +104,7 @@ class _Packed(NamedTuple):
 
 
 class _Leaving:
-    """A turn whose copy is about to be made."""
+    """A turn that is about to be copied."""
 
     def __init__(self, place: _Place, reply: Sequence[Any], now: int) -> None:
         turn_id, version, left, self.state, text, flat = reply
@@ -140,8 +140,8 @@ class _Leaving:
 
 
 class RedisTurnArchiving(RedisPart):
-    """Moves turns that have ended out of Redis and back. One thread moves them out; any may bring
-    them back."""
+    """Moves ended turns out of Redis and back. One thread moves them out; any thread may bring them
+    back."""
 
     def __init__(
         self, settings: Settings, client: redis.Redis, scripts: Scripts, archive: Asked
@@ -160,21 +160,21 @@ class RedisTurnArchiving(RedisPart):
         return self._after > 0
 
     def begin(self) -> None:
-        """Look at all turns again, also at those that stayed before."""
+        """Examine all turns again, including those that stayed before."""
         self._left_out.clear()
 
     def move_some(self, partitions: Sequence[int] = range(PARTITIONS)) -> tuple[int, bool]:
         """Move some turns of each partition.
 
         Args:
-            partitions: Where to look.
+            partitions: The partitions to search.
 
         Returns:
             How many moved, and whether there may be more.
 
         Raises:
-            ArchiveUnavailable: The archive cannot be reached; what has not moved stays.
-            StoreUnavailable: Redis cannot be reached; each turn is in one of both.
+            ArchiveUnavailable: The archive cannot be reached; turns that have not moved stay.
+            StoreUnavailable: Redis cannot be reached; each turn is in one of the two.
         """
         moved, more = 0, False
         for first in range(0, len(partitions), _PIECE):
@@ -205,7 +205,7 @@ class RedisTurnArchiving(RedisPart):
         ]
         packed: dict[_Place, _Packed] = {}
         for place, reply in zip(places, self._each("pack_turns", calls), strict=True):
-            # Without an answer, its shard is away.
+            # Without an answer, its shard is unavailable.
             if reply is not None:
                 looked_at, more, now, turns = reply
                 leaving = [_Leaving(place, turn, int(now)) for turn in turns]
@@ -213,7 +213,7 @@ class RedisTurnArchiving(RedisPart):
         return packed
 
     def _move(self, turns: Sequence[_Leaving], began: float) -> Mapping[_Place, int]:
-        """Store copies, and delete the records; returns how many, by their lists."""
+        """Store copies and delete the records; returns how many, by list."""
         waited_for = self._waited_for({turn.parent for turn in turns if turn.parent})
         copies = {}
         for turn in turns:
@@ -222,17 +222,17 @@ class RedisTurnArchiving(RedisPart):
             try:
                 copies[turn.turn_id] = turn.copy()
             except (UnreadableRecord, UnicodeDecodeError):
-                # It may be a newer release's. It stays until its retention ends.
+                # It may have been written by a newer release. It stays until its retention ends.
                 recorder().count(ARCHIVED_TURNS, "out", "failed")
         stored = self._put(list(copies.values()))
         if time.monotonic() - began > PATIENCE / 2:
-            # Somebody may delete the copies as leftovers, and a failover may hide that.
+            # Another process may delete the copies as abandoned, and a failover may hide that.
             recorder().count(ARCHIVED_TURNS, "out", "changed", by=len(stored))
             return {}
         return self._depart([turn for turn in turns if (turn.turn_id, turn.version) in stored])
 
     def _waited_for(self, parents: set[str]) -> set[str | None]:
-        """Those parents that have not ended: they may still ask for the turn."""
+        """The parents that have not ended: they may still need the turn."""
         pipeline = self._client.pipeline(transaction=False)
         listed = sorted(parents)
         for parent in listed:
@@ -255,7 +255,7 @@ class RedisTurnArchiving(RedisPart):
                 name = type(error).__name__
                 log.error(line("archive.failed", turn_id=copies[0].turn_id, error=name))
                 return frozenset()
-            # One of them is at fault; the others need not stay for it.
+            # One of them is faulty; the others can still move.
             return frozenset().union(*(self._put([copy]) for copy in copies))
 
     def _depart(self, turns: Sequence[_Leaving]) -> Mapping[_Place, int]:
@@ -283,10 +283,10 @@ class RedisTurnArchiving(RedisPart):
         return gone
 
     def bring_back(self, away: AwayTurn) -> None:
-        """Bring a turn's record back, for a caller that needs it, unless it takes too long.
+        """Bring a turn's record back for a caller that needs it, unless this takes too long.
 
         Raises:
-            ArchiveLost: The archive does not have it.
+            ArchiveLost: It is not in the archive.
             ArchiveUnavailable: The archive cannot be reached.
             StoreUnavailable: Redis cannot be reached.
         """
@@ -329,13 +329,13 @@ class RedisTurnArchiving(RedisPart):
     def owned(
         self, user_id: str | None, tenant_id: str | None, within: Collection[str] = ()
     ) -> Iterator[ArchivedTurn]:
-        """Turns of a user or tenant whose records are in the archive, without them; also those that
-        have come back and whose copies are still there.
+        """Turns of a user or tenant with copies in the archive, without their records. Includes
+        turns that have come back but still have copies.
 
         Args:
             user_id: The user; "" for those without one, None for any.
             tenant_id: The tenant; "" for those without one, None for any.
-            within: Conversations whose turns are meant too.
+            within: Conversations whose turns to include.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached.
@@ -354,7 +354,7 @@ class RedisTurnArchiving(RedisPart):
             for turn in page:
                 for key in moved_keys(partition_of_turn(turn.turn_id)):
                     pipeline.zscore(key, turn.turn_id)
-                # It may have come back while others were looked at.
+                # It may have come back in the meantime.
                 pipeline.exists(turn_keys(turn.turn_id).turn)
             with translate_errors(self._settings.redis_url):
                 found = iter(pipeline.execute())
@@ -364,8 +364,7 @@ class RedisTurnArchiving(RedisPart):
                     yield turn
 
     def expel(self) -> int:
-        """Delete the oldest turns that are in the archive, as far as more are kept than
-        `turn_limit` allows; returns how many.
+        """Delete the oldest archived turns beyond `turn_limit`; returns how many.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached.
@@ -400,7 +399,7 @@ class RedisTurnArchiving(RedisPart):
         }
 
     def discard(self, notes: Sequence[bytes]) -> list[bytes]:
-        """Delete the turns' copies that some notes name; returns the notes about others.
+        """Delete the copies of turns that the notes name; returns the remaining notes.
 
         Raises:
             ArchiveUnavailable: The archive cannot be reached.
@@ -448,7 +447,7 @@ def _expelled(turn_id: str, copy: ArchivedTurn | None) -> Sequence[Any]:
 
 
 def _shown(turn: Turn) -> dict[str, Any]:
-    """What the archive has of a turn beside its record."""
+    """The archive's metadata of a turn."""
     return {
         "conversation_id": turn.conversation_id,
         "user_id": turn.user_id or "",

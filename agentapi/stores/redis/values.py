@@ -1,4 +1,4 @@
-"""Values that many scripts take or answer with."""
+"""Arguments and answers that many scripts share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENDED: Final = frozenset(status.value.encode() for status in TERMINAL)
 
 
 def all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
-    """The keys of a script that may end a turn, in its order."""
+    """The keys of a script that may end a turn, in the script's order."""
     return [
         *(turn.turn, keys.inbox, keys.lease, keys.meta, keys.messages),
         *(turn.journal, turn.events, keys.due, turn.calls),
@@ -21,14 +21,14 @@ def all_keys(keys: ConversationKeys, turn: TurnKeys) -> list[str]:
 
 
 def wakeup_of(conversation_id: str, turn_id: bytes, agent: bytes) -> Wakeup | None:
-    """The wake-up that a script answers with; None when it names no turn."""
+    """The wake-up in a script's answer; None if it names no turn."""
     if not turn_id:
         return None
     return Wakeup(conversation_id=conversation_id, turn_id=turn_id.decode(), agent=agent.decode())
 
 
 def milliseconds(seconds: float) -> int:
-    """Seconds as the milliseconds that scripts take."""
+    """Seconds converted to the milliseconds that scripts take."""
     return round(seconds * 1000)
 
 

@@ -1,4 +1,4 @@
-"""What workers do with a turn, in Redis: each write carries the lease's fence."""
+"""The workers' part of the store, in Redis: each write carries the lease's fence."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class RedisWorker(RedisPart, WorkerStore):
             named = [turn_keys(lease.turn_id).turn, keys.lease, keys.due]
             calls.append((named, [lease.turn_id, lease.conversation_id, lease.fence, ttl]))
         return [
-            # Nobody can take a lease from a shard that is away.
+            # No worker can take a lease on an unavailable shard.
             Renewal(held=True, cancel=False)
             if reply is None
             else Renewal(held=reply[0] == b"renewed", cancel=len(reply) > 1 and bool(reply[1]))

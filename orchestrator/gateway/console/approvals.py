@@ -1,4 +1,4 @@
-"""The queue of calls that wait for a decision, and the page on which one is decided."""
+"""The queue of calls that are waiting for a decision, and the page on which one is decided."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TURN_ID: Final = re.compile(r"\d{3}-[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallEntry:
-    """A call that waits, as its viewer may see it.
+    """A waiting call, as its viewer may see it.
 
     Attributes:
         address: The page on which it is decided.
@@ -134,7 +134,7 @@ async def approval_page(
     turn: Annotated[str, Query(max_length=64)],
     call: Annotated[str, Query(max_length=512)],
 ) -> Response:
-    """One call with its context; who decided about it, once somebody has."""
+    """One call with its context, and who decided about it once it is decided."""
     return await _show(request, view, turn, call)
 
 
@@ -192,7 +192,7 @@ async def _said(view: ConsoleView, turn: Turn) -> Sequence[Message]:
 
 
 async def _thought(view: ConsoleView, turn: Turn) -> str:
-    """What the model said beside its calls."""
+    """What the model said with its calls."""
     try:
         steps = await view.gateway.call(lambda o: o.store.steps(turn.turn_id))
     except UnreadableRecord:
@@ -204,7 +204,7 @@ async def _thought(view: ConsoleView, turn: Turn) -> str:
 @router.post("/approval/decide")
 @needs(Scope.TURNS, Scope.OPERATE)
 async def decide(request: Request, view: View, form: Form) -> Response:
-    """Decide about a call. Whoever comes second is shown who was first."""
+    """Decide about a call. A second decision is refused and shows who decided first."""
     turn_id, call_id = form.get("turn", ""), form.get("call", "")
     if not _TURN_ID.fullmatch(turn_id) or not call_id:
         raise InvalidRequest("the form is incomplete: reload the page", param="call")
@@ -228,7 +228,7 @@ async def decide(request: Request, view: View, form: Form) -> Response:
         )
     done = {Verdict.APPROVED: "approved", Verdict.REJECTED: "rejected"}
     text = f"The call is {done.get(decision.verdict, 'approved with other arguments')}."
-    # Its page, and not the queue: it says what becomes of the call.
+    # Its page, not the queue: the page shows the call's state.
     where = PATH if form.get("from") == "queue" else call_address(turn.turn_id, call_id)
     return go_to(request, where, Flash(text=text))
 
@@ -272,7 +272,7 @@ _INVISIBLE: Final = re.compile("[\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff
 
 
 def _editable(text: str) -> str:
-    """JSON with invisible and direction-changing characters escaped, so that they are seen."""
+    """JSON with invisible and direction-changing characters escaped, so that they are visible."""
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

@@ -1,5 +1,5 @@
-"""Who sends a request to the console: by the cookie of a session, or anybody on this machine while
-there are no keys."""
+"""Identifies who sends a request to the console: by a session's cookie, or anyone on this machine
+while there are no keys."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ EVERYTHING: Final = frozenset(Scope)
 
 
 class ConsoleAuthenticator:
-    """Tells the console's routes who asks. Routes refuse whom they do not serve."""
+    """Identifies the viewer for the console's routes, which refuse viewers without the right
+    scope."""
 
     def __init__(self, gateway: Gateway, *, keys_optional: bool, local_tenant: str) -> None:
-        """Look at no request yet.
+        """Create the authenticator.
 
         Args:
             gateway: The process's services.
-            keys_optional: Whether everybody who reaches the gateway may use it until the first key
-                is created.
-            local_tenant: The tenant of those.
+            keys_optional: Whether anyone who reaches the gateway may use it until the first key is
+                created.
+            local_tenant: The tenant of those requests.
         """
         self._gateway = gateway
         self._keys_optional = keys_optional
         self._local = Viewer(tenant=local_tenant, scopes=EVERYTHING)
 
     def prepare(self, scope: AsgiScope) -> None:
-        """Let whatever refuses the request from now on answer with a page."""
+        """From now on, errors of the request are answered with a page."""
         scope["state"]["answer"] = partial(error_page, scope)
 
     async def admit(self, scope: AsgiScope, headers: Headers) -> None:
-        """Let a request pass; its state then has `viewer`, None for somebody unknown.
+        """Let a request pass; its state then has `viewer`, None for an unknown viewer.
 
         Raises:
             Forbidden: It comes from another origin.
@@ -59,7 +60,7 @@ class ConsoleAuthenticator:
         if viewer is None:
             return
         state["tenant"] = viewer.tenant
-        # Not a tenant's name: watching takes nothing from the tenant's own requests.
+        # Not a tenant's name: watching does not count against the tenant's own requests.
         name = f"console:{name_of(token) if viewer.key_id else viewer.tenant}"
         state["slot"] = RequestSlot(self._gateway.active_requests, name)
         _, refused = await self._gateway.rate_limiter.request(name)

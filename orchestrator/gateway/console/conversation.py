@@ -66,11 +66,11 @@ async def show(
 
     Args:
         request: The request.
-        view: Who looks.
+        view: The viewer's view.
         conversation_id: Its id in Redis.
         before: The position before which the page's messages end; the end when None.
         status: The HTTP status.
-        form: What is in the form for a message, after one that was refused.
+        form: The content of the message form after a refused message.
     """
     found = await view.conversation(conversation_id)
     query = TurnQuery(conversation_id=conversation_id)
@@ -118,8 +118,8 @@ async def _content(
 async def _messages(
     view: ConsoleView, conversation_id: str, found: ConversationSummary, first: int, last: int
 ) -> list[StoredMessage]:
-    """The newest messages between two positions, oldest first, as many as a page has."""
-    # The script asks once more whose the conversation is: it may be another one by now.
+    """The newest messages between two positions, oldest first, at most one page."""
+    # The script checks the conversation's owner again, because it may have changed.
     history = History(view.gateway.conversations, conversation_id, found.tenant_id or "")
     if last == END:
         first, last = max(0, found.messages - MESSAGES), END
@@ -132,7 +132,7 @@ async def _messages(
 async def message_page(
     request: Request, view: View, id: Id, at: Annotated[int, _POSITION]
 ) -> Response:
-    """A whole message."""
+    """A message in full."""
     found = await view.conversation(id)
     kept = await _message(view, id, found, at)
     return page(
@@ -163,7 +163,7 @@ async def attachment(
     if known.media_type in PICTURES:
         media_type = known.media_type or media_type
     else:
-        # Never shown by the browser: it may be a page with a script.
+        # Never shown by the browser, because it may be a page with a script.
         shown = quote(known.name or "attachment", safe="")
         headers["content-disposition"] = f"attachment; filename*=UTF-8''{shown}"
     return Response(blobs[name], media_type=media_type, headers=headers)

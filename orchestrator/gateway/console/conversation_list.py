@@ -27,7 +27,7 @@ BUSY: Final = (("", "any"), ("yes", "has open turns"), ("no", "has none"))
 async def conversation_list(
     request: Request, view: View, filters: Annotated[ConversationFilters, Query()]
 ) -> Response:
-    """Conversations, the newest first."""
+    """Conversations, newest first."""
     if filters.id:
         found_id = await view.conversation_id_of(filters.id)
         return go_to(request, conversation_address(found_id))

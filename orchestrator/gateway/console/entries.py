@@ -23,9 +23,9 @@ class TurnEntry:
     Attributes:
         address: Its page.
         short_id: The beginning of its id.
-        conversation: What its conversation is called.
+        conversation: The name of its conversation.
         conversation_address: The page of its conversation.
-        seconds: From its first claim to its end, or to now; None before it began.
+        seconds: Seconds from its first claim to its end, or to now; None before it began.
         error_code: The code of its error, if it failed.
         error_text: The text of the error, for viewers who may see it.
     """
@@ -59,7 +59,7 @@ class ConversationEntry:
 
     Attributes:
         address: Its page.
-        name: What it is called.
+        name: Its name on pages.
         metadata: Its creator's labels, for viewers who may see them.
         archived: Whether its history is in the archive.
     """

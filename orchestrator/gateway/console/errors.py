@@ -1,4 +1,4 @@
-"""Errors as pages, and the way to the sign-in page."""
+"""Errors as pages, and the redirect to the sign-in page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TITLES: Final = {
 
 
 def error_page(scope: AsgiScope, problem: Problem) -> Response:
-    """The answer of the console for an error.
+    """The console's response for an error.
 
     Args:
         scope: The request.
@@ -58,8 +58,8 @@ def _to_sign_in(scope: AsgiScope, headers: Headers) -> Response:
     if query := scope.get("query_string", b"").decode("latin-1"):
         asked = f"{asked}?{query}"
     if scope["method"] in SAFE and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        # The browser sends no `SameSite=Strict` cookie when somebody opens a link on another page.
-        # It does when this page leads to the same address.
+        # A browser that follows a link on another site sends no `SameSite=Strict` cookie. It does
+        # if this page leads to the same address.
         return html(scope, "again.html", 200, address=asked)
     if headers.get("hx-request") == "true" or scope["method"] not in SAFE:
         # The address of the part of a page is not that of the page.

@@ -1,4 +1,4 @@
-"""What a page says once, at its top, about the form that was posted before."""
+"""A message that a page shows once, at its top, about the form that was posted before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Flash:
     """One message.
 
     Attributes:
-        text: What it says. No word of what people said to agents: it travels in a cookie.
+        text: The text, without users' messages, because it is stored in a cookie.
         kind: Whether something was done, or could not be done.
     """
 
@@ -33,7 +33,7 @@ class Flash:
 
 
 def flash_from(cookie: str | None) -> Flash | None:
-    """The message in a cookie; None if there is none that can be read."""
+    """The message in a cookie; None if there is none, or it cannot be read."""
     if not cookie:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The start page: what the fleet does now."""
+"""The start page: the current state of the fleet."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class WorkerEntry:
     """A worker.
 
     Attributes:
-        state: How it is doing, and `level` how good that is: ``ok``, ``warn`` or ``bad``.
-        share: How many of its slots are taken, 0 to 100; None for viewers of one tenant.
-        running: What it runs, as far as the viewer sees it.
-        more: Turns that it runs besides.
+        state: Its state; `level` rates it: ``ok``, ``warn`` or ``bad``.
+        share: Percentage of occupied slots, 0 to 100; None for viewers of one tenant.
+        running: The turns that it runs, as far as the viewer may see them.
+        more: Number of other turns that it runs.
     """
 
     name: str
@@ -136,12 +136,12 @@ async def _listed(view: ConsoleView, query: TurnQuery, limit: int) -> Sequence[T
     try:
         return (await view.turns(query, limit, fresh=False)).items
     except ConfigurationError:
-        # Lists are switched off; the rest of the page needs none.
+        # Lists are turned off; the rest of the page does not need them.
         return ()
 
 
 def _numbers(snapshot: FleetSnapshot, counts: Sequence[TurnCount]) -> dict[str, Any]:
-    """Numbers of the whole fleet, for those who see all tenants."""
+    """Numbers of the whole fleet, for viewers of all tenants."""
     turns = snapshot.turns
     return {
         "accepted": _chart([each.accepted for each in counts], "turns accepted"),
@@ -226,14 +226,14 @@ def _provider(provider: FleetProvider, everything: bool) -> ProviderEntry:
 
 
 def _gaps(gaps: Sequence[str], everything: bool) -> Sequence[str]:
-    """What the page lacks. Addresses of servers are for those who see the whole fleet."""
+    """What is missing on the page. Only viewers of the whole fleet see addresses of servers."""
     if everything:
         return [f"{gap}." for gap in gaps]
     return [PART_MISSING] if gaps else []
 
 
 def _troubles(look: FleetLook, max_age: float) -> Iterator[str]:
-    """What is wrong, and what to do, the worst first."""
+    """What is wrong and what to do, worst first."""
     snapshot = look.snapshot
     for fault in (snapshot.redis_fault, snapshot.broker_fault):
         if fault:

@@ -1,4 +1,4 @@
-"""The fleet as the console shows it, read once for all who look, and only while somebody looks."""
+"""The fleet as the console shows it: read once for all viewers, and only while there are any."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _COUNTED: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetLook:
-    """What somebody sees who looks at the fleet.
+    """What a viewer of the fleet sees.
 
     Attributes:
         snapshot: The fleet.
-        asked: Whether the workers were asked lately; else they are being asked.
+        asked: Whether the workers were asked recently; otherwise they are being asked.
         counts: Accepted turns, oldest span first; empty if they cannot be counted.
     """
 
@@ -47,26 +47,26 @@ class FleetLook:
 
 @dataclass(slots=True)
 class _Counts:
-    """What was counted, and when by the clock of this process."""
+    """Counts, and their time by the clock of this process."""
 
     found: Sequence[TurnCount] = ()
     at: float = field(default=float("-inf"))
 
 
 class FleetWatch:
-    """Watches the fleet while somebody looks at it."""
+    """Watches the fleet while it has viewers."""
 
     def __init__(self, settings: GatewaySettings, store: TurnStore, supervisor: Supervisor) -> None:
-        """Ask nobody yet.
+        """Create the watch; nothing is read yet.
 
         Args:
-            settings: Where Redis and the broker are.
-            store: Where the turns are.
+            settings: Addresses of Redis and the broker.
+            store: The turn store.
             supervisor: Restarts the watching if it fails.
         """
         self._store = store
         self._reader = FleetReader(settings, store)
-        # A thread of its own: asking the workers takes a second, in which others need theirs.
+        # A dedicated thread: asking the workers takes a second.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="agentapi-fleet")
         self._service = supervisor.task("gateway-fleet", self._run)
         self._looked = asyncio.Event()
@@ -77,7 +77,7 @@ class FleetWatch:
         self._counts = _Counts()
 
     def start(self) -> None:
-        """Wait for somebody who looks."""
+        """Wait for viewers."""
         self._service.start()
 
     async def aclose(self) -> None:
@@ -88,7 +88,7 @@ class FleetWatch:
         self._thread.shutdown(wait=False)
 
     async def look(self) -> FleetLook:
-        """The fleet as it was a moment ago. Whoever looks first does not wait for the workers."""
+        """The fleet as it was a moment ago. The first viewer does not wait for the workers."""
         self._looked_at = time.monotonic()
         async with self._first:
             look = self._latest
@@ -129,6 +129,6 @@ class FleetWatch:
             # The last span has no end: the clocks of this machine and of Redis differ a little.
             found = self._store.lists.counts([*times, now + SPAN])
         except AgentAPIError:
-            # Redis is away, as the snapshot says; or lists are off.
+            # Redis is unreachable, as the snapshot shows, or lists are off.
             found = ()
         self._counts = _Counts(found=found, at=time.monotonic())

@@ -1,4 +1,4 @@
-"""Renders the console's pages. Whatever is put into a template is shown as text."""
+"""Renders the console's pages. All values in a template are shown as text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGES: Final = (
 
 @cache
 def environment() -> Environment:
-    """The templates. Autoescape is always on, and nothing here may switch it off."""
+    """The templates. Autoescape is always on and must never be turned off."""
     made = Environment(
         loader=PackageLoader("orchestrator.gateway.console"),
         autoescape=True,
@@ -42,7 +42,7 @@ def environment() -> Environment:
 
 
 def is_fragment(request: Request) -> bool:
-    """Whether a script of the page asks for the part of it that changes."""
+    """Whether a script of the page requests the part that changes."""
     return request.headers.get("hx-request") == "true"
 
 
@@ -62,8 +62,7 @@ def page(
         fragment: The template of the part that changes, which `template` includes. A script that
             keeps the page live gets this part alone.
         status: The HTTP status.
-        values: For the templates. They must be JSON-like values, dataclasses or models, and never
-            markup.
+        values: Values for the templates: JSON-like values, dataclasses or models, never markup.
     """
     viewer: Viewer | None = request.scope["state"].get("viewer")
     if fragment is not None and is_fragment(request):
@@ -89,7 +88,7 @@ def go_to(request: Request, address: str, flash: Flash | None = None) -> Respons
     Args:
         request: The request.
         address: The page's path and query.
-        flash: What that page says at its top, once.
+        flash: A message that the page shows once at its top.
     """
     answer = RedirectResponse(address, 303, headers=headers_for(request.scope))
     if flash is not None:
@@ -106,5 +105,5 @@ def go_to(request: Request, address: str, flash: Flash | None = None) -> Respons
 
 
 def is_https(scheme: str, headers: Headers) -> bool:
-    """Whether the browser uses https, be it to a proxy: then cookies are `Secure`."""
+    """Whether the browser uses https, perhaps to a proxy; if so, cookies are `Secure`."""
     return scheme == "https" or headers.get("origin", "").startswith("https://")

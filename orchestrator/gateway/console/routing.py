@@ -1,4 +1,4 @@
-"""Routes of the console: each says which scopes open it, or that it is public."""
+"""Routes of the console: each declares the scopes that it needs, or that it is public."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def needs(*scopes: Scope) -> Callable[[F], F]:
 
 
 def public(endpoint: F) -> F:
-    """Open a route to everybody who reaches the gateway."""
+    """Open a route to everyone who reaches the gateway."""
     setattr(endpoint, _SCOPES, None)
     return endpoint
 
 
 class ConsoleRoute(APIRoute):
-    """A route that nobody enters without one of its scopes."""
+    """A route that requires one of its scopes."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Check that the route says who may enter.
+        """Check that the route declares its scopes.
 
         Raises:
-            ConfigurationError: It does not.
+            ConfigurationError: It declares neither scopes nor that it is public.
         """
         if not hasattr(endpoint, _SCOPES):
             raise ConfigurationError(
@@ -79,7 +79,7 @@ def viewer_of(request: Request) -> Viewer:
     """Who sends the request.
 
     Raises:
-        SignInNeeded: Nobody who has signed in.
+        SignInNeeded: The sender has not signed in.
     """
     viewer: Viewer | None = request.scope["state"].get("viewer")
     if viewer is None:

@@ -1,4 +1,4 @@
-"""What keeps other web pages away from the console, and the console's pages in their place."""
+"""Protects the console from other web pages, and restricts what its own pages may do."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _OPENER: Final = {"cross-origin-opener-policy": "same-origin"}
 
 
 def headers_for(scope: AsgiScope) -> dict[str, str]:
-    """The headers of the answer to a request.
+    """The headers of the response to a request.
 
-    Browsers honour the policy for openers only where they trust the connection, over https or on
-    this machine, and complain about it elsewhere. Only there do they send fetch metadata.
+    Browsers honour the opener policy only over https or on this machine, and complain about it
+    elsewhere. Only there do they send fetch metadata.
     """
     trusted = scope["scheme"] == "https" or "sec-fetch-mode" in Headers(scope=scope)
     return {**HEADERS, **_OPENER} if trusted else dict(HEADERS)
@@ -51,17 +51,17 @@ def is_console(path: str) -> bool:
 
 
 def check_origin(method: str, headers: Headers) -> None:
-    """Check that a request comes from the console's own pages, or is a link that somebody opened.
+    """Check that a request comes from the console's own pages, or from a link that a person opened.
 
-    Browsers say it in headers that scripts cannot change. The session's cookie is `SameSite=Strict`
-    besides.
+    Browsers report it in headers that scripts cannot change. In addition, the session's cookie is
+    `SameSite=Strict`.
 
     Args:
         method: The request's method.
         headers: The request's headers.
 
     Raises:
-        Forbidden: It comes from another origin, or changes something and does not say its origin.
+        Forbidden: It comes from another origin, or changes something without naming its origin.
     """
     site = headers.get("sec-fetch-site")
     origins = headers.getlist("origin")
@@ -69,7 +69,7 @@ def check_origin(method: str, headers: Headers) -> None:
     if any(_host_of(origin) != own.lower() for origin in origins):
         raise _foreign()
     if method in SAFE:
-        # Links on other pages lead here; their scripts, images and frames do not.
+        # Links on other pages may lead here; their scripts, images and frames may not.
         opened = headers.get("sec-fetch-mode") == "navigate"
         if site in ("cross-site", "same-site") and not opened:
             raise _foreign()

@@ -29,7 +29,7 @@ router = console_router()
 @router.post("/conversation/send")
 @needs(Scope.TURNS, Scope.OPERATE)
 async def send(request: Request, view: View, form: Form) -> Response:
-    """Send an agent a message. A form that is posted twice sends one."""
+    """Send a message to an agent. A form that is posted twice sends one message."""
     conversation_id = form.get("id", "")
     found = await view.conversation(conversation_id)
     agent, message = form.get("agent", "").strip(), form.get("message", "")
@@ -97,7 +97,7 @@ async def _send(
 @router.post("/conversation/reset")
 @needs(Scope.TURNS, Scope.OPERATE)
 async def reset(request: Request, view: View, form: Form) -> Response:
-    """Delete the history of a conversation, after somebody has confirmed it."""
+    """Delete the history of a conversation after confirmation."""
     conversation_id = form.get("id", "")
     await view.conversation(conversation_id)
     where = conversation_address(conversation_id)

@@ -19,8 +19,8 @@ _PREFIX: Final = "agentapi:gateway:session:"
 class Sessions:
     """Begins, finds and ends sessions.
 
-    Redis has the SHA-256 of a session's token and that of its key, so that reading Redis gives
-    neither. The key is looked up each time: a session ends when its key is revoked.
+    Redis stores the SHA-256 of a session's token and of its key, so reading Redis reveals neither.
+    The key is looked up each time: a session ends when its key is revoked.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Sessions:
 
 
 def name_of(token: str) -> str:
-    """A session's name, from which nobody can find its token."""
+    """A session's name, from which its token cannot be derived."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 

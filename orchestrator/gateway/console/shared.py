@@ -1,4 +1,4 @@
-"""Reads that several browsers share, so that what a page costs does not grow with its viewers."""
+"""Reads that several browsers share, so that the cost of a page does not grow with its viewers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST: Final = 256
 
 
 class SharedReads:
-    """Remembers what was read for a moment; those who ask at the same time wait for one reading."""
+    """Caches reads for a moment. Concurrent requests share one read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,13 +25,13 @@ class SharedReads:
         """An answer that is at most so old, or a new one.
 
         Args:
-            key: Names the answer, and for whom it is.
+            key: Identifies the answer and its viewer.
             max_age: Seconds; 0 for a new answer.
             read: Reads it.
         """
         known = self._answers.get(key)
         if known is not None and self._clock() - known[0] < max_age:
-            # Shielded: the one who reads must not be cancelled with one of those who wait.
+            # Shielded: the read must not be cancelled with one of the waiting requests.
             answer: T = await asyncio.shield(known[1])
             return answer
         reading = asyncio.ensure_future(read())
@@ -43,7 +43,7 @@ class SharedReads:
         return await asyncio.shield(reading)
 
     def _done(self, key: Hashable, reading: asyncio.Future[Any]) -> None:
-        # Errors are not kept: only those who wait now get them.
+        # Errors are not cached: only requests that are waiting now get them.
         failed = reading.cancelled() or reading.exception() is not None
         known = self._answers.get(key)
         if failed and known is not None and known[1] is reading:

@@ -1,4 +1,4 @@
-"""How values are shown on pages: the filters of the templates."""
+"""The templates' filters: how values are shown on pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INVISIBLE: Final = re.compile(
 def visible(text: object) -> str:
     """Text with its control characters as visible signs.
 
-    Nobody who reads it can be misled: nothing moves the text around it, or hides a part of it.
+    Readers cannot be misled: no character moves the surrounding text or hides a part of it.
     """
     return _INVISIBLE.sub(_sign, str(text))
 

@@ -1,4 +1,4 @@
-"""The page of one turn: its picture, its facts, its steps, its events, and what may be done."""
+"""The page of one turn: its timeline, facts, steps, events and actions."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class EventEntry:
     """An event, or neighbouring pieces of what a model says.
 
     Attributes:
-        number: Of the first event.
-        last: Of the last one.
+        number: Number of the first event.
+        last: Number of the last event.
         data: As JSON.
     """
 
@@ -74,10 +74,10 @@ async def show(
 
     Args:
         request: The request.
-        view: Who looks.
+        view: The viewer's view.
         turn_id: The turn.
         status: The HTTP status.
-        form: What is in the form for a fork, after one that was refused.
+        form: The content of the fork form after a refused fork.
     """
     turn = await view.turn(turn_id)
     timeline = await view.timeline(turn.turn_id, fresh=not is_fragment(request))
@@ -105,7 +105,7 @@ async def show(
         width=WIDTH,
         steps=[_step(step) for step in timeline.steps] if content else [],
         reply=_reply(turn, timeline, events) if content else "",
-        # The newest first: what happens now is what is watched.
+        # Newest first, because viewers watch what happens now.
         events=[_event(each, content=content) for each in reversed(_joined(events))],
         more_events=seen >= 0,
         may_change=view.viewer.may(Scope.TURNS, Scope.OPERATE),
@@ -141,7 +141,7 @@ _SAID: Final = {EventType.DELTA: "text", EventType.CALL_DELTA: "arguments"}
 
 
 def _reply(turn: Turn, timeline: Timeline, events: Sequence[Event]) -> str:
-    """The turn's reply, or what the model has said of it so far."""
+    """The turn's reply, or the part of it so far."""
     if turn.status is TurnStatus.COMPLETED:
         last = timeline.steps[-1] if timeline.steps else None
         return _step(last).text if last is not None else ""
@@ -212,7 +212,7 @@ async def retry(request: Request, view: View, turn_id: str) -> Response:
 @router.post("/turns/{turn_id}/fork")
 @needs(Scope.TURNS, Scope.OPERATE)
 async def fork(request: Request, view: View, turn_id: str, form: Form) -> Response:
-    """Run the turn again from one of its steps. A form that is posted twice makes one fork."""
+    """Run the turn again from one of its steps. A form that is posted twice creates one fork."""
     turn = await view.turn(turn_id)
     operation, step = operation_of(form), form.get("step", "0")
     if not step.isascii() or not step.isdigit():
@@ -245,6 +245,6 @@ async def fork(request: Request, view: View, turn_id: str, form: Form) -> Respon
 
 
 def _edited(turn: Turn, message: str) -> str | None:
-    """The message of a form; None if it is empty or as it was, so that nothing changes."""
+    """The message of a form; None if it is empty or unchanged."""
     same = not message.strip() or message == turn.input.replace("\r\n", "\n")
     return None if same else message

@@ -35,7 +35,7 @@ _TURN_ID: Final = re.compile(r"\d{3}-[0-9a-f]{32}")
 async def turn_list(
     request: Request, view: View, filters: Annotated[TurnFilters, Query()]
 ) -> Response:
-    """Turns, the newest first."""
+    """Turns, newest first."""
     if filters.id and _TURN_ID.fullmatch(filters.id):
         return go_to(request, f"{PATH}/{filters.id}")
     if filters.error:

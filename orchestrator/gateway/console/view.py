@@ -1,4 +1,5 @@
-"""What a viewer of the console may see: the one place there that keeps tenants apart.
+"""What a viewer of the console may see. This is the only place in the console that separates
+tenants.
 
 Pages get a `ConsoleView` and nothing behind it. Conversations have their ids as in Redis, for
 viewers of all tenants and of one alike, so that addresses can be shared.
@@ -37,11 +38,11 @@ PART_MISSING: Final = (
 
 
 class ConsoleView:
-    """Everything that a viewer may see: all tenants with `operate`, else the key's own.
+    """Everything that a viewer may see: all tenants with `operate`, otherwise the key's tenant.
 
     Attributes:
         gateway: The process's services.
-        viewer: Who looks.
+        viewer: The viewer.
     """
 
     def __init__(self, gateway: Gateway, viewer: Viewer) -> None:
@@ -61,7 +62,7 @@ class ConsoleView:
         """
         try:
             turn = await self.gateway.call(lambda o: o.store.turn(turn_id))
-        # One answer for all cases: another one would tell which ids other tenants have.
+        # The same answer in all cases: a different one would reveal which ids other tenants have.
         except (TurnNotFound, InvalidInput):
             turn = None
         if turn is None or not self.sees(turn.tenant_id):
@@ -91,13 +92,13 @@ class ConsoleView:
     ) -> Paged[TurnSummary]:
         """A page of the turns that the viewer sees, newest first.
 
-        While a shard of a cluster is away, it has those of the others; see `gap`.
+        While a cluster shard is unavailable, the page has the turns of the others; see `gap`.
 
         Args:
             query: Which turns.
-            limit: The most turns.
-            cursor: From the page before.
-            fresh: Whether an answer that another browser got a moment ago will not do.
+            limit: Maximum number of turns.
+            cursor: From the previous page.
+            fresh: Whether to read again, instead of returning another browser's recent answer.
 
         Raises:
             InvalidInput: The cursor is not valid.
@@ -141,7 +142,7 @@ class ConsoleView:
         return await self._shared(("approvals", own, limit, cursor), fresh, read)
 
     def gap(self, page: Paged[Any]) -> str | None:
-        """What to say above a list of which a part is missing."""
+        """The note above a list with a missing part."""
         if page.missing is None:
             return None
         return f"{page.missing}." if self.viewer.operates else PART_MISSING
@@ -150,8 +151,8 @@ class ConsoleView:
         """What happened to a turn that `turn` has shown, as far as the viewer may see it.
 
         Raises:
-            TurnNotFound: It does not exist any more.
-            UnreadableRecord: A newer release has written it.
+            TurnNotFound: It no longer exists.
+            UnreadableRecord: It was written by a newer release.
             StoreUnavailable: Redis is out of reach.
         """
 
@@ -170,13 +171,14 @@ class ConsoleView:
         return query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
 
     def name_of(self, conversation_id: str) -> str:
-        """What a conversation is called on pages: for viewers of one tenant as in its API."""
+        """A conversation's name on pages; for viewers of one tenant, as in its API."""
         if self.viewer.operates:
             return conversation_id
         return public_id(self.viewer.tenant, conversation_id) or conversation_id
 
     async def conversation_id_of(self, name: str) -> str:
-        """The id in Redis of a conversation that somebody typed, also as in the tenant's API.
+        """The id in Redis for a conversation id that a person typed, which may also be an id of the
+        tenant's API.
 
         Raises:
             StoreUnavailable: Redis is out of reach.

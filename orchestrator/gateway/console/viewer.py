@@ -1,4 +1,4 @@
-"""Who looks at the console, and what they may see and do."""
+"""Viewers of the console, and what they may see and do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.gateway.tenants.scopes import Scope
 
 
 class SignInNeeded(GatewayError):
-    """The page needs somebody who has signed in."""
+    """The page requires signing in."""
 
     status = 401
     code = "sign_in_needed"
@@ -23,7 +23,7 @@ class ScopeNeeded(Forbidden):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Viewer:
-    """Somebody who looks at the console.
+    """A viewer of the console.
 
     Attributes:
         tenant: The tenant of their key.
@@ -37,7 +37,7 @@ class Viewer:
 
     @property
     def name(self) -> str:
-        """What is recorded as the one who decided something."""
+        """The name that is recorded with the viewer's decisions."""
         return self.key_id or self.tenant
 
     def may(self, *scopes: Scope) -> bool:
@@ -59,7 +59,7 @@ class Viewer:
 
     @property
     def content(self) -> bool:
-        """Whether they may see what people, models and tools said."""
+        """Whether they may see the text of messages, replies and tool results."""
         return self.may(Scope.CONTENT)
 
     @property

@@ -1,4 +1,4 @@
-"""Deletes conversations and turns, in small steps so that no other request waits for them."""
+"""Deletes conversations and turns in small steps, so that no other request waits for them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     """Delete a conversation and its turns; turns that have not ended are cancelled first.
 
     Raises:
-        NotFound: There is no such conversation, or it is another tenant's.
+        NotFound: The conversation does not exist, or belongs to another tenant.
         Conflict: A running turn did not stop in time.
         StoreUnavailable: Redis cannot be reached.
     """
     internal = view.existing(conversation_id)
     store, operation = view.gateway.conversations, uuid.uuid4().hex
     loop = asyncio.get_running_loop()
-    # A worker that died holds its turn until its lease ends, so waiting less could be in vain.
+    # A dead worker holds its turn until its lease expires, so the wait must be at least that long.
     deadline = loop.time() + view.gateway.settings.lease_ttl + _MAX_WAIT
     stopping: set[str] = set()
     dropped = await store.drop(internal, view.tenant, operation)
@@ -57,7 +57,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
             await asyncio.sleep(_PAUSE)
     if dropped is None:
         raise no_conversation(conversation_id)
-    # Turns that still ran when they were cancelled. No history names them.
+    # Turns that were still running when they were cancelled. No history names them.
     for turn_id in stopping:
         await _forget(view, internal, turn_id)
     await _wipe(view, dropped)
@@ -94,13 +94,14 @@ async def delete_turn(view: TenantView, turn: Turn) -> None:
 
 
 def after_reply(view: TenantView, turn: Turn) -> BackgroundTask | None:
-    """What is to be done once a turn's result was sent: delete it if it is not to be stored."""
+    """Called after a turn's result was sent: delete a turn with store=false."""
     unstored = turn.status.ended and not turn.stored
     return BackgroundTask(forget_unstored, view, turn) if unstored else None
 
 
 def after_stream(view: TenantView, turn: Turn) -> BackgroundTask | None:
-    """The same for a turn whose events were sent. A client that left early may read the rest."""
+    """The same for a turn whose events were sent. A client that disconnected early may read the
+    rest."""
 
     async def forget() -> None:
         with suppress(AgentAPIError):
@@ -110,15 +111,15 @@ def after_stream(view: TenantView, turn: Turn) -> BackgroundTask | None:
 
 
 async def forget_unstored(view: TenantView, turn: Turn) -> None:
-    """Delete an ended turn that is not to be stored, and the conversation made for it.
+    """Delete an ended turn with store=false, and the conversation that was created for it.
 
-    Raises nothing: what cannot be deleted now expires after `AGENTAPI_UNSTORED_RETENTION`.
+    Never raises: data that cannot be deleted now expires after `AGENTAPI_UNSTORED_RETENTION`.
     """
     if turn.stored or not turn.status.ended:
         return
     with suppress(AgentAPIError):
         await _forget(view, turn.conversation_id, turn.turn_id)
-        # A conversation without a name, or a copy of one, was made for this turn alone.
+        # A conversation without a name, or a copy, was created for this turn alone.
         if labels_of(turn).implicit:
             operation = uuid.uuid4().hex
             dropped = await view.gateway.conversations.drop(
@@ -157,7 +158,8 @@ async def _forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
 
 
 async def _wipe(view: TenantView, dropped: Dropped) -> None:
-    # After `drop` nobody sees the conversation; if this stops half-way, the remains expire.
+    # After `drop` the conversation is no longer visible. If this stops halfway, its remaining data
+    # expires.
     forgotten = await view.gateway.conversations.wipe(dropped, view.tenant)
     await view.gateway.ledger.dropped(view.tenant, dropped.conversation_id)
     await view.gateway.ledger.forgotten(view.tenant, forgotten)

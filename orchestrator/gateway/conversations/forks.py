@@ -1,4 +1,5 @@
-"""Where a turn that continues another one runs: behind it, or in a copy of the history."""
+"""Where a turn that continues another one runs: in the same conversation, or in a copy of the
+history."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ class Continuation:
 
     Attributes:
         turn: The turn to continue.
-        operation: Names the new turn; a repeat with the same name makes the same plan.
+        operation: Identifies the new turn; a repeat with the same value makes the same plan.
         conversation_id: Public id of the conversation in which the new turn will run.
         bytes: Bytes that will be stored for it.
-        place: Where the turn to continue ends, when the history is to be copied.
+        place: Where the turn to continue ends, if the history must be copied.
         idle_time: Seconds of idleness after which the copy expires; that of turns when None.
     """
 
@@ -39,7 +40,7 @@ class Continuation:
     idle_time: float | None = None
 
     async def make(self, view: TenantView) -> Continuation:
-        """Carry the plan out. Returns another plan, undone, when somebody else took the place.
+        """Execute the plan. Returns a new plan, not executed, if another request took the place.
 
         Raises:
             Conflict: The history has changed.
@@ -50,7 +51,7 @@ class Continuation:
             await self._copy(view, self.place)
             return self
         store, turn = view.gateway.conversations, self.turn
-        # Asked again, and now reserved: another request may have continued the turn since the plan.
+        # Checked again and reserved: another request may have continued the turn since the plan.
         if await store.continue_from(turn.conversation_id, turn.turn_id, self.operation, take=True):
             return self
         return await _fork(view, self)
@@ -76,12 +77,12 @@ class Continuation:
 async def continue_turn(
     view: TenantView, turn_id: str, operation: str, *, always_copy: bool = False
 ) -> Continuation:
-    """Plan where a turn that continues a given one is to run. Changes nothing.
+    """Plan where a turn that continues a given turn will run. Changes nothing.
 
     Args:
         view: The caller's view.
         turn_id: The turn to continue.
-        operation: Names the new turn.
+        operation: Identifies the new turn.
         always_copy: Whether it runs in a copy in any case, which lives as long as turns that are
             not to be stored.
 
@@ -107,7 +108,7 @@ async def turn_to_continue(view: TenantView, turn_id: str) -> Turn:
     """A turn that a request continues.
 
     Raises:
-        InvalidRequest: It does not exist, or nothing of it is kept.
+        InvalidRequest: It does not exist, or is not kept.
         StoreUnavailable: Redis cannot be reached.
     """
     try:
@@ -152,8 +153,8 @@ async def _fork(view: TenantView, here: Continuation) -> Continuation:
 
 
 def _name_beside(view: TenantView, conversation_id: str, name: str) -> str:
-    """A public id that follows from a name, in the conversation's partition: a script copies only
-    within one partition."""
+    """A public id derived from a name, in the conversation's partition, because a script copies
+    only within one partition."""
     partition = partition_of(conversation_id)
     number = 0
     while True:

@@ -1,4 +1,4 @@
-"""A conversation's history, read in small pieces so that no other request waits for it."""
+"""A conversation's history, read in small parts so that no other request waits for it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ SCAN_BYTES: Final = 1_048_576
 
 
 class History:
-    """A tenant's conversation. One that does not exist, or is another tenant's, reads as None."""
+    """A tenant's conversation. One that does not exist, or belongs to another tenant, reads as
+    None."""
 
     def __init__(self, store: Conversations, conversation_id: str, tenant: str) -> None:
-        """Read nothing yet.
+        """Create the reader; nothing is read yet.
 
         Args:
-            store: Where the conversation is.
+            store: The store of the conversation.
             conversation_id: Its id in Redis.
             tenant: The tenant that it must belong to.
         """
@@ -83,7 +84,7 @@ class History:
         """
         found: list[Message] = []
         total = read = 0
-        # In pieces: other clients wait while Redis reads one or this process decodes it.
+        # In parts, because other clients wait while Redis reads one and this process decodes it.
         while len(found) < count and read < most:
             answer = await self.piece(start + len(found), start + count - 1)
             if answer is None:
@@ -176,7 +177,7 @@ class History:
 
 
 def _begins(message: Message, before: Message) -> bool:
-    """Whether a message begins a group: a turn, or what a user said outside of any turn."""
+    """Whether a message begins a group: a turn, or a user's message outside of turns."""
     if message.turn_id != before.turn_id:
         return True
     return message.turn_id is None and isinstance(message, UserMessage)

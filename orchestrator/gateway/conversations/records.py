@@ -59,9 +59,9 @@ class Conversations:
         """Connects when first used.
 
         Args:
-            settings: Where Redis is.
+            settings: Address of Redis.
             client: A client of it.
-            bring_back: Brings back what is in the archive, if there is one.
+            bring_back: Brings records back from the archive, if there is one.
         """
         self._settings = settings
         self._client = client
@@ -88,9 +88,9 @@ class Conversations:
             tenant: The tenant that it must belong to.
             make: Whether to create it when it does not exist.
             user: The user that a new conversation begins with.
-            metadata: Its metadata from now on; unchanged when not given.
-            idle: Seconds of inactivity after which it is forgotten; unchanged when not given.
-            operation: Names this call; a repeat with the same name appends nothing.
+            metadata: Its new metadata; unchanged when not given.
+            idle: Seconds of inactivity after which it is deleted; unchanged when not given.
+            operation: Identifies this call; a repeat with the same value appends nothing.
             messages: Messages to append.
 
         Returns:
@@ -123,7 +123,7 @@ class Conversations:
         return found_for(tenant, cast("list[bytes | None]", fields))
 
     async def summary(self, conversation_id: str) -> ConversationSummary | None:
-        """A conversation of whatever tenant, as in a list; None when it does not exist.
+        """A conversation of any tenant, as in a list; None when it does not exist.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -146,7 +146,7 @@ class Conversations:
         return conversation_summary(conversation_id, flat)
 
     async def head(self, conversation_id: str) -> str | None:
-        """The turn of a conversation that runs, waits for something, or is the next to run.
+        """The turn of a conversation that is running, waiting for something, or next to run.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -159,7 +159,8 @@ class Conversations:
     async def remove(
         self, conversation_id: str, tenant: str, message: StoredMessage, operation: str
     ) -> bool:
-        """Take a message out of a history; returns whether it was where it had been read.
+        """Remove a message from a history; returns whether it was still at the position where it
+        was read.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -169,17 +170,17 @@ class Conversations:
     async def drop(
         self, conversation_id: str, tenant: str, operation: str, *, expected: int | None = None
     ) -> Dropped | Unended | None:
-        """Delete a conversation. It disappears immediately; `wipe` deletes its remains.
+        """Delete a conversation. It disappears immediately; `wipe` deletes its remaining data.
 
         Args:
             conversation_id: Its id in Redis.
             tenant: The tenant that it must belong to.
-            operation: Names this call; a repeat finds the remains until they are wiped.
+            operation: Identifies this call; a repeat finds the remaining data until it is wiped.
             expected: How many messages it must have; any number when not given.
 
         Returns:
-            Its remains; or its turns that have not ended, and nothing was deleted; or None when it
-            does not exist, belongs to another tenant, or has another number of messages.
+            Its remaining data; or its unfinished turns, in which case nothing was deleted; or None
+            if it does not exist, belongs to another tenant, or has another number of messages.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -193,7 +194,7 @@ class Conversations:
             The turns that were deleted.
 
         Raises:
-            StoreUnavailable: Redis cannot be reached. The remains then expire.
+            StoreUnavailable: Redis cannot be reached. The remaining data then expires.
         """
         turns: list[ForgottenTurn] = []
         left = 1
@@ -207,7 +208,7 @@ class Conversations:
         """Delete a turn of a conversation.
 
         Returns:
-            What was deleted; or the turn, which has not ended and stays; or None when it does not
+            What was deleted; or the turn, if it has not ended and was kept; or None if it does not
             exist.
 
         Raises:
@@ -223,7 +224,7 @@ class Conversations:
         Args:
             conversation_id: The turn's conversation, as it is in Redis.
             turn_id: The turn.
-            metadata: All of its metadata from now on.
+            metadata: Its new metadata, which replaces the old.
             part: The part's number; 0 for the turn.
 
         Returns:
@@ -238,13 +239,14 @@ class Conversations:
     async def continue_from(
         self, conversation_id: str, turn_id: str, operation: str, *, take: bool
     ) -> bool:
-        """Ask whether a new turn may follow a given one in its own conversation, not in a copy.
+        """Check whether a new turn may follow a given turn in the same conversation, instead of in
+        a copy.
 
         Args:
             conversation_id: The conversation of both, as it is in Redis.
             turn_id: The turn to continue.
-            operation: Names the new turn; a repeat with the same name gets the same answer.
-            take: Whether to reserve the place, so that no other turn gets it.
+            operation: Identifies the new turn; a repeat with the same value gets the same answer.
+            take: Whether to reserve the place, so that no other turn can take it.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -252,7 +254,7 @@ class Conversations:
         return await self.run(scripts.continue_from(conversation_id, turn_id, operation, take=take))
 
     async def fork(self, fork: Fork, tenant: str) -> bool:
-        """Copy the beginning of a history, step by step; returns false when it has changed.
+        """Copy the beginning of a history, step by step; returns false if it has changed.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
@@ -263,7 +265,7 @@ class Conversations:
         return copied is not None
 
     def slot(self, tenant: str) -> AbstractAsyncContextManager[None]:
-        """One of the tenant's slots for long work, to be held while it runs."""
+        """One of the tenant's slots for long work, held while the work runs."""
         return self._steps.slot(tenant)
 
     async def step(self, tenant: str, run: ScriptRun[T]) -> T:

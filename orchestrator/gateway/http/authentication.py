@@ -1,4 +1,4 @@
-"""Authentication: decided from a request's headers, before any byte of its body is read."""
+"""Authentication, decided by a request's headers before any byte of its body is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PUBLIC_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 
 
 class Authenticator:
-    """Refuses requests that may not pass, and tells routes which tenant a request is from."""
+    """Refuses requests that may not pass, and identifies the tenant of the others."""
 
     def __init__(self, gateway: Gateway) -> None:
         settings = gateway.settings
@@ -77,7 +77,7 @@ class Authenticator:
     async def _tenant(self, scope: Scope, headers: Headers) -> str:
         gateway, secret, peer = self._gateway, _bearer(headers), _peer(scope)
         keys, failures = gateway.keys, gateway.failed_auth
-        # Before Redis is asked: guessing keys must not cost us a round trip each.
+        # Before Redis is asked: guessed keys must not cost a round trip each.
         wait = failures.retry_after(peer)
         # Behind a proxy, someone who guesses keys has the same address as clients with a key.
         if wait and not keys.was_valid(secret):

@@ -91,7 +91,7 @@ class GuardedProtocol(H11Protocol):
         """Accept the connection, or make room for it, or refuse it."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            # Whoever opens connections and sends nothing gives way, not clients with a request.
+            # Connections that send nothing are closed first, not clients with a request.
             longest = next(iter(self._silent), None)
             if longest is None:
                 # Every connection serves a request, so the new one is refused.
@@ -119,7 +119,7 @@ class GuardedProtocol(H11Protocol):
         self._update_timer()
 
     def on_response_complete(self) -> None:
-        """The answer was sent; the next request may have been read already."""
+        """The response was sent; the next request may already have been read."""
         super().on_response_complete()
         self._update_timer()
 
@@ -135,7 +135,7 @@ class GuardedProtocol(H11Protocol):
         self._reads_again()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; drop it if the client does not read what is left."""
+        """Close an idle connection; drop it if the client does not read the remaining data."""
         super().timeout_keep_alive_handler()
         # Closing waits until the client has read what is buffered, which may be never.
         self.loop.call_later(self._limits.stall, self.transport.abort)

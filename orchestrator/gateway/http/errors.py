@@ -104,7 +104,7 @@ class Misdirected(GatewayError):
 
 
 class NotFound(GatewayError):
-    """The object does not exist, or is another tenant's."""
+    """The object does not exist, or belongs to another tenant."""
 
     status = 404
     code = "not_found"
@@ -118,7 +118,7 @@ class Conflict(GatewayError):
 
 
 def too_late(turn: Turn) -> Conflict:
-    """The error of a cancellation that came when the turn had ended, or had asked its client."""
+    """The error of a cancellation after the turn ended, or asked its client."""
     how = turn.status.value if turn.status.ended else "complete: it waits for its client"
     return Conflict(
         f"the cancellation came too late: turn {turn.turn_id} is {how}; GET it for its result",
@@ -128,7 +128,7 @@ def too_late(turn: Turn) -> Conflict:
 
 
 class KeyReused(GatewayError):
-    """The idempotency key was used for another request."""
+    """The idempotency key was already used for a different request."""
 
     status = 422
     code = "idempotency_key_reused"
@@ -156,7 +156,7 @@ class TooLarge(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """The tenant has used up a limit."""
+    """A limit of the tenant is exhausted."""
 
     status = 429
     kind = "rate_limit_error"
@@ -220,7 +220,7 @@ def failure_status(code: str) -> tuple[int, str]:
 
 
 def problem_of(error: Exception, tenant: str | None = None) -> Problem:
-    """How a client sees an error. It sees nothing of an error that is not ours.
+    """Convert an error for clients. Errors that are not ours are hidden.
 
     Args:
         error: The error.
@@ -243,14 +243,14 @@ def problem_of(error: Exception, tenant: str | None = None) -> Problem:
 def public_text(text: str, code: str | None) -> str:
     """An error's text as clients may see it: without advice that only operators can follow.
 
-    Errors name conversations in `conversation_id`, not in their text. If a text contains an
-    internal id all the same, such as a hook's veto, the gateway withholds the text.
+    Errors name conversations in `conversation_id`, not in their text. If a text, such as a hook's
+    veto, still contains an internal id, the gateway withholds it.
 
     Args:
-        text: What the error says.
+        text: The error's text.
         code: The error's code.
     """
-    # What a hook says in its veto is meant for the caller.
+    # The text of a hook's veto is meant for the caller.
     shown = text if code == TurnVetoed.code else for_clients(text)
     return _without_ids(shown or str(code), code)
 
@@ -290,13 +290,13 @@ def _problem_of(error: Exception) -> Problem:
             return _plain(error, 400, _INVALID)
         case TurnNotFound() | TenantMismatch():
             return _plain(error, 404, _INVALID, code="not_found")
-        # OpenAI's clients repeat a 409 by themselves, which would not help here.
+        # OpenAI's clients retry a 409 automatically, which would not help here.
         case ConversationBusy() | CallNotPending() | TurnNotForkable() | TurnNotRetryable():
             return _plain(error, 409, _INVALID, _retry_headers(False, None))
         case TurnTimeout():
             return _plain(error, 504, _SERVER, _retry_headers(False, None))
         case ServerUnavailable():
-            # A repeat is right here, but it is safe only with a key: so the client decides.
+            # A retry is useful here but safe only with an idempotency key, so the client decides.
             return _plain(error, 503, _SERVER, _retry_headers(None, 1))
         case ConfigurationError() | AgentAPIError():
             return _plain(error, 500, _SERVER)

@@ -1,6 +1,6 @@
-"""Which requests are served while no key exists: those from this machine to this machine.
+"""Decides which requests are served while no key exists: those from this machine to this machine.
 
-To listen on loopback is not enough. A web page in a browser on this machine can send requests to
+Listening on loopback is not enough. A web page in a browser on this machine can send requests to
 127.0.0.1, even under a name of its own (DNS rebinding), and a proxy on this machine forwards what
 others send. The headers show both.
 """

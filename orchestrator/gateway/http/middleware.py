@@ -58,7 +58,7 @@ class RequestGate:
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD" and _answers_head(scope["path"]):
-            # The server leaves out the body of what it knows as a HEAD request.
+            # The server omits the body of the response to a HEAD request.
             scope = {**scope, "method": "GET"}
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
@@ -78,13 +78,13 @@ class RequestGate:
             # The whole body is read here, so that routes never wait for a client while they hold a
             # slot.
             body = await self._bodies.read(receive, headers)
-            # Only now: a client that sends its body slowly takes no slot.
+            # Only now: a client that sends its body slowly occupies no slot.
             await exchange.take_slot()
             await self._app(scope, _replay(body, receive), exchange.send)
         except AgentAPIError as error:
             await exchange.refuse(problem_of(error, state.get("tenant")))
         except Exception as error:
-            # A traceback may quote what people said: neither the log nor the client gets it.
+            # A traceback may quote users, so neither the log nor the client gets it.
             log.error(
                 line(
                     "request.crashed",
@@ -93,7 +93,7 @@ class RequestGate:
                     at=_place(error),
                 )
             )
-            # Once an answer has begun, the only honest sign of an error is a body without its end.
+            # Once a response has begun, the only way to signal an error is to cut the body off.
             if exchange.status is None:
                 await exchange.refuse(problem_of(error))
         finally:
@@ -123,7 +123,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            # The work is done. A stream, or a client that reads slowly, takes no slot.
+            # The work is done. A stream, or a client that reads slowly, occupies no slot.
             self.release_slot()
             self.status = message["status"]
             headers = MutableHeaders(scope=message)

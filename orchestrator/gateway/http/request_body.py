@@ -51,7 +51,7 @@ class BodyReader:
             raise self._too_large()
         body = bytearray()
         try:
-            # Two limits: a byte now and then would satisfy the limit of pauses without end.
+            # Two limits: a byte now and then would stay within the limit of pauses forever.
             async with asyncio.timeout(self._total):
                 more = True
                 while more:

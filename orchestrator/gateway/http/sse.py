@@ -42,7 +42,7 @@ def frame(data: Mapping[str, Any], *, event: str | None = None, number: int | No
 
 
 def comment(text: str) -> bytes:
-    """A line that tells a person something; clients skip it."""
+    """A comment for people; clients skip it."""
     return format_sse_event(comment=text)
 
 
@@ -79,7 +79,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         sending = asyncio.ensure_future(self._send(send))
-        # Nothing else notices a client that leaves while its turn is silent.
+        # Nothing else detects a client that disconnects while its turn is silent.
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Calls that wait, in the native API: for a person's decision, or for a client's output."""
+"""Waiting calls in the native API: for a person's decision, or for a client's output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class DecideCall(BaseModel):
-    """A decision about a tool call. It is final; a repeat of the same decision does nothing."""
+    """A decision about a tool call. It is final; repeating the same decision changes nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,7 +54,8 @@ class DecideCall(BaseModel):
 
 
 class CallOutput(BaseModel):
-    """The output of a call of a client tool. It is final; a repeat of the same changes nothing."""
+    """The output of a client tool's call. It is final; repeating the same output changes
+    nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -63,7 +64,7 @@ class CallOutput(BaseModel):
 
 
 class PendingCallView(BaseModel):
-    """A call that waits. Times are seconds since 1970."""
+    """A waiting call. Times are seconds since 1970."""
 
     call_id: str
     turn_id: Annotated[str, Field(description="The turn itself, or a turn that it waits for.")]
@@ -78,7 +79,7 @@ class PendingCallView(BaseModel):
 
 
 class PendingCalls(BaseModel):
-    """All tool calls of a turn that wait."""
+    """All waiting tool calls of a turn."""
 
     turn_id: str
     calls: list[PendingCallView]
@@ -100,21 +101,21 @@ def call_view(call: PendingCall) -> PendingCallView:
 
 @router.get("/turns/{turn_id}/calls", responses=errors(404))
 async def pending_calls(turn_id: TurnId, view: View) -> PendingCalls:
-    """Calls that wait: the turn's own, and those of turns that it waits for."""
+    """Waiting calls: the turn's own, and those of turns that it waits for."""
     calls = await view.pending(turn_id)
     return PendingCalls(turn_id=turn_id, calls=[call_view(call) for call in calls])
 
 
 @router.post("/turns/{turn_id}/calls/{call_id}", responses=errors(404, 409))
 async def decide_call(turn_id: TurnId, call_id: str, body: DecideCall, view: View) -> TurnView:
-    """Approve a tool call, with other arguments if given, or reject it. The turn continues."""
+    """Approve a tool call, optionally with other arguments, or reject it. The turn continues."""
     await view.decide(turn_id, call_id, body.decision)
     return turn_view(view, await view.turn(turn_id))
 
 
 @router.post("/turns/{turn_id}/calls/{call_id}/output", responses=errors(404, 409))
 async def answer_call(turn_id: str, call_id: str, body: CallOutput, view: View) -> TurnView:
-    """Give the output of a client tool's call. The turn continues when no such call waits."""
+    """Give the output of a client tool's call. The turn continues when no such call is waiting."""
     output = ClientOutput(text=body.output, is_error=body.is_error)
     await view.answer(turn_id, Answers(outputs={call_id: output}))
     return turn_view(view, await view.turn(turn_id))

@@ -35,7 +35,7 @@ MAX_WAIT: Final = 60.0
 
 
 class WhoseTurns(BaseModel):
-    """Filters by whose turns they are."""
+    """Filters by the owner of turns."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,7 +79,7 @@ class ListTurns(TurnFilter):
 
 
 class ListApprovals(WhoseTurns):
-    """A page of tool calls that wait."""
+    """A page of waiting tool calls."""
 
     cursor: Cursor | None = None
     limit: Limit = 100
@@ -145,7 +145,7 @@ class TurnEntry(BaseModel):
 
 
 class TurnPage(BaseModel):
-    """Turns, the newest first. A page may be short or empty although `next` leads on."""
+    """Turns, newest first. A page may be short or empty even if `next` is set."""
 
     turns: list[TurnEntry]
     next: str | None
@@ -168,7 +168,7 @@ class ConversationEntry(BaseModel):
 
 
 class ConversationPage(BaseModel):
-    """Conversations, the newest first. A page may be short or empty although `next` leads on."""
+    """Conversations, newest first. A page may be short or empty even if `next` is set."""
 
     conversations: list[ConversationEntry]
     next: str | None
@@ -183,7 +183,7 @@ class AskedCallView(PendingCallView):
 
 
 class ApprovalPage(BaseModel):
-    """Tool calls that wait. A page may be short or empty although `next` leads on."""
+    """Waiting tool calls. A page may be short or empty even if `next` is set."""
 
     calls: list[AskedCallView]
     next: str | None
@@ -206,7 +206,8 @@ class RefusedTurn(BaseModel):
 
 
 class TurnsChanged(BaseModel):
-    """What was changed; after a dry run what would be. Repeat the request while `more` is true."""
+    """What was changed, or would be changed after a dry run. Repeat the request while `more` is
+    true."""
 
     turn_ids: list[str]
     refused: list[RefusedTurn]
@@ -215,7 +216,7 @@ class TurnsChanged(BaseModel):
 
 
 class EndEntry(BaseModel):
-    """The end of a turn. Its `id` is the same each time it is told."""
+    """The end of a turn. Its `id` never changes."""
 
     id: str
     turn_id: str
@@ -228,7 +229,7 @@ class EndEntry(BaseModel):
 
 
 class EndPage(BaseModel):
-    """Ends, those of one conversation in their order. `position` is the `after` of what follows."""
+    """Ends; those of one conversation are in order. `position` is the `after` of the next page."""
 
     ends: list[EndEntry]
     position: str
@@ -261,7 +262,7 @@ def _turn(view: TenantView, turn: TurnSummary) -> TurnEntry:
 
 @router.get("/turns")
 async def list_turns(asked: Annotated[ListTurns, Query()], view: View) -> TurnPage:
-    """Turns, the newest first."""
+    """Turns, newest first."""
     page = await view.lists.turns(asked.query(), asked.limit, asked.cursor)
     return TurnPage(turns=[_turn(view, turn) for turn in page.items], next=page.cursor)
 
@@ -270,7 +271,7 @@ async def list_turns(asked: Annotated[ListTurns, Query()], view: View) -> TurnPa
 async def list_conversations(
     asked: Annotated[ListConversations, Query()], view: View
 ) -> ConversationPage:
-    """Conversations, the newest first."""
+    """Conversations, newest first."""
     query = ConversationQuery(
         agent=asked.agent,
         user_id=asked.user,
@@ -302,7 +303,8 @@ async def list_conversations(
 
 @router.get("/approvals")
 async def list_approvals(asked: Annotated[ListApprovals, Query()], view: View) -> ApprovalPage:
-    """Tool calls that wait for a decision, of all turns; those of delegated turns too."""
+    """Tool calls of all turns that are waiting for a decision, including those of delegated
+    turns."""
     query = TurnQuery(agent=asked.agent, user_id=asked.user, conversation_id=asked.conversation)
     page = await view.lists.approvals(query, asked.limit, asked.cursor)
     calls = [
@@ -314,14 +316,14 @@ async def list_approvals(asked: Annotated[ListApprovals, Query()], view: View) -
 
 @router.post("/turns/cancel")
 async def cancel_turns(body: ChangeTurns, view: View) -> TurnsChanged:
-    """Cancel many turns that have not ended, the newest first."""
+    """Cancel many unfinished turns, newest first."""
     changed = await view.lists.cancel(body.query(), body.limit, dry_run=body.dry_run)
     return _changed(changed, body.dry_run)
 
 
 @router.post("/turns/retry")
 async def retry_turns(body: ChangeTurns, view: View) -> TurnsChanged:
-    """Run many failed turns again from their last recorded steps, the newest first."""
+    """Retry many failed turns from their last recorded steps, newest first."""
     changed = await view.lists.retry(body.query(), body.limit, dry_run=body.dry_run)
     return _changed(changed, body.dry_run)
 
@@ -341,8 +343,8 @@ def _changed(changed: Changed, dry_run: bool) -> TurnsChanged:
 
 @router.get("/ends")
 async def list_ends(asked: Annotated[ListEnds, Query()], view: View) -> EndPage:
-    """Ends of turns: replies, failures, cancellations. Each comes at least once, and those of one
-    conversation in their order. Continue at `position`, also if a page is empty."""
+    """Ends of turns: replies, failures, cancellations. Each is delivered at least once, and those
+    of one conversation in order. Continue at `position`, even if a page is empty."""
     query = TurnQuery(
         statuses=_statuses(asked.status),
         agent=asked.agent,
@@ -353,7 +355,7 @@ async def list_ends(asked: Annotated[ListEnds, Query()], view: View) -> EndPage:
     with ExitStack() as held:
         if asked.wait:
             held.enter_context(view.stream_slot())
-            # The tenant's other requests go on while this one waits.
+            # The tenant's other requests continue while this one waits.
             if view.request_slot is not None:
                 view.request_slot.release()
         found = await view.lists.ends(after, query, asked.limit, asked.wait)

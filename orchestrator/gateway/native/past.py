@@ -1,4 +1,4 @@
-"""A turn's past in the native API, and running it again from one of its steps."""
+"""A turn's timeline in the native API, and running it again from one of its steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class ForkTurn(BaseModel):
-    """How a turn is to be run again."""
+    """How to run a turn again."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -43,7 +43,7 @@ router = APIRouter(tags=["native"], route_class=StrictRoute)
 
 
 class ClientToolBody(BaseModel):
-    """A function that the caller runs itself."""
+    """A function that the client runs itself."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -109,7 +109,7 @@ class TurnUsage(BaseModel):
 
 
 class WaitView(BaseModel):
-    """A provider, or server of tools, that a turn waits for. Times are seconds since 1970."""
+    """A provider or tool server that a turn waits for. Times are seconds since 1970."""
 
     kind: Literal["provider", "tool_server"]
     names: list[str]
@@ -119,7 +119,7 @@ class WaitView(BaseModel):
 
 
 class TurnView(BaseModel):
-    """A turn as it stands. Times are seconds since 1970."""
+    """The current state of a turn. Times are seconds since 1970."""
 
     turn_id: str
     conversation_id: str
@@ -214,7 +214,7 @@ def _wait_view(waits: WaitingFor | None) -> WaitView | None:
 async def create_turn(
     conversation_id: str, body: CreateTurn, view: View, key: Key, response: Response
 ) -> TurnView:
-    """Send an agent a message. The turn is stored when the response arrives."""
+    """Send a message to an agent. The turn is stored when the response arrives."""
     turn_id = await accept(
         view,
         NewMessage(
@@ -239,7 +239,7 @@ async def create_turn(
 
 @router.get("/turns/{turn_id}", responses=errors(404))
 async def get_turn(turn_id: TurnId, view: View) -> TurnView:
-    """A turn as it stands."""
+    """The current state of a turn."""
     return turn_view(view, await view.turn(turn_id))
 
 
@@ -300,7 +300,7 @@ def _number(text: str) -> int:
 async def cancel_turn(turn_id: TurnId, view: View) -> TurnView:
     """Cancel a turn: a waiting one immediately, a running one within a moment.
 
-    A repeat changes nothing. 409 says that the turn had completed or failed before.
+    A repeat changes nothing. 409 means that the turn had already completed or failed.
     """
     outcome = await view.cancel(turn_id)
     turn = await view.turn(turn_id)
@@ -337,6 +337,6 @@ async def get_messages(
 
 @router.delete("/conversations/{conversation_id}", responses=errors(404, 409))
 async def delete_conversation(conversation_id: str, view: View) -> Deleted:
-    """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
+    """Delete a conversation and its turns. Unfinished turns are cancelled first."""
     await deletion.delete_conversation(view, conversation_id)
     return Deleted(conversation_id=conversation_id)

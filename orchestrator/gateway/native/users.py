@@ -1,4 +1,4 @@
-"""A person's data in the native API."""
+"""A user's data in the native API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WAIT: Final = 2.0
 
 
 class ForgetUser(BaseModel):
-    """Whose data to delete."""
+    """The user whose data to delete."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,7 +26,7 @@ class ForgetUser(BaseModel):
 
 
 class Forgotten(BaseModel):
-    """What was deleted; after a dry run, what would be."""
+    """What was deleted, or would be deleted after a dry run."""
 
     conversations: Annotated[int, Field(description="Conversations that the user began.")]
     turns: int
@@ -43,8 +43,9 @@ class Forgotten(BaseModel):
 async def forget_user(body: ForgetUser, view: View) -> Forgotten:
     """Delete all data of one of the tenant's users: conversations, turns, events, images and files.
 
-    Conversations that the user has begun are deleted as a whole; in those of others, the user's
-    turns with their messages. Turns that have not ended are cancelled. The call can be repeated.
+    Conversations that the user began are deleted as a whole. In other users' conversations, the
+    user's turns and their messages are deleted. Unfinished turns are cancelled. The call can be
+    repeated.
     """
     found = await view.forget_user(body.user, dry_run=body.dry_run, timeout=_WAIT)
     return Forgotten(

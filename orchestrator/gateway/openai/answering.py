@@ -1,8 +1,8 @@
-"""Requests that answer calls of a turn: outputs of functions, and approvals.
+"""Requests that answer calls of a turn: function outputs and approvals.
 
-A request names the calls by ids that contain the turn's. If the turn waits for them, the request is
-its continuation: it goes on, with all that its own tools did. Otherwise, a request that brings the
-whole conversation gets a turn of its own, whose history is what it brings.
+A request names the calls by ids that contain the turn's id. If the turn waits for them, the request
+continues the turn, including all results of its own tools. Otherwise, a request that contains the
+whole conversation gets a new turn with that conversation as its history.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from orchestrator.gateway.view import TenantView
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answered:
-    """What a request answers.
+    """The answers of a request.
 
     Attributes:
         turn: The turn whose calls it answers.
         outputs: Outputs by the id that the client knows.
         decisions: Decisions by the id of the request for approval.
-        then: What the user says after that.
+        then: The user's messages after the answers.
     """
 
     turn: Turn
@@ -67,15 +67,15 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Following:
-    """How the turn goes on.
+    """How the turn continues.
 
     Attributes:
         agent: The agent that the request names.
         metadata: The request's metadata.
         labels: How it was requested.
         stream: Whether it is streamed.
-        tools: What it says about tools.
-        options: What it decides besides, as far as it counts.
+        tools: Its tool parameters.
+        options: Its other options, as far as the policy accepts them.
     """
 
     agent: str
@@ -87,7 +87,7 @@ class Following:
 
 
 def opening_of(entries: Sequence[Entry]) -> str:
-    """A digest of what a request says."""
+    """A digest of a request's content."""
     said = [_plain(entry) for entry in entries]
     return hashlib.sha256(orjson.dumps(said)).hexdigest()[:32]
 
@@ -111,7 +111,7 @@ def _plain(entry: Entry) -> Any:
 
 
 def rounds(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, with calls of functions and their outputs as whole rounds.
+    """The entries, with function calls and their outputs combined into rounds.
 
     Raises:
         InvalidRequest: An output has no call.
@@ -167,9 +167,9 @@ async def answered_by(
 
     Args:
         view: The caller's view.
-        entries: What the request says.
+        entries: The content of the request.
         named: The turn that the request continues by name, if it does.
-        whole: Whether the request brings the whole conversation, and not only what is new.
+        whole: Whether the request contains the whole conversation, and not only new messages.
 
     Raises:
         StoreUnavailable: Redis is out of reach.
@@ -189,7 +189,7 @@ async def answered_by(
     tail = entries[last + 1 :]
     then = [e for e in tail if isinstance(e, InputMessage) and e.role == "user"]
     if whole and len(then) < len(tail):
-        # The turn has replied, and the conversation has gone on.
+        # The turn has replied, and the conversation has moved on.
         return None
     return Answered(
         turn=turn,
@@ -208,21 +208,21 @@ async def _asks(view: TenantView, turn: Turn) -> bool:
 
 
 def _goes_on(turn: Turn, entries: Sequence[Entry]) -> bool:
-    """Whether a request that brings the whole conversation brings what the turn began with."""
+    """Whether a request with the whole conversation begins with the turn's own beginning."""
     labels = labels_of(turn)
     return labels.opening is not None and labels.opening == opening_of(entries[: labels.said])
 
 
 async def go_on(view: TenantView, answered: Answered, following: Following) -> int | None:
-    """Let a turn go on with the answers; returns the number of the part that begins.
+    """Continue a turn with the answers; returns the number of the part that begins.
 
     Returns:
-        The part; None if the calls do not wait for these answers any more.
+        The part; None if the calls no longer wait for these answers.
 
     Raises:
         InvalidRequest: Outputs are missing.
-        Conflict: A call was decided otherwise before.
-        CallNotPending: Another request was faster, with other answers.
+        Conflict: A call was already decided differently.
+        CallNotPending: Another request gave different answers first.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
         StoreUnavailable: Redis is out of reach.
     """
@@ -257,7 +257,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
                 param="input",
                 code="missing_output",
             )
-        # The client has gone on without it, as a conversation must be able to.
+        # The client continued without it, which must always be possible.
         outputs[call.call_id] = NOT_ANSWERED
     part = len(ends_of(turn))
     verdicts = {
@@ -278,7 +278,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
 
 
 def _call_ids(turn_id: str, made: Sequence[Message]) -> dict[str, str]:
-    """What the client calls the calls of its functions, by the model's ids."""
+    """The client's ids of function calls, by the model's ids."""
     responses = [message for message in made if isinstance(message, AssistantMessage)]
     return {
         call.id: function_call_id(turn_id, number, place)
@@ -295,7 +295,7 @@ def _known_part(
     made: Sequence[Message],
     ids: Mapping[str, str],
 ) -> int | None:
-    """The part that the same answers have begun already: the request is a repeat."""
+    """The part that the same answers have already begun, if the request is a repeat."""
     results = {m.call_id: m for m in made if isinstance(m, ToolMessage)}
     longest = view.gateway.settings.max_tool_result_bytes
     then = [message.text for message in answered.then]
@@ -335,7 +335,7 @@ def _known_part(
 
 
 def _refuse_other_verdicts(turn: Turn, answered: Answered) -> None:
-    """Refuse decisions about calls that a request before has decided otherwise.
+    """Refuse decisions about calls that an earlier request decided differently.
 
     Raises:
         Conflict: There is one.
@@ -360,7 +360,7 @@ def _decision(given: ApprovalDecision) -> Decision:
 def _continuation(
     turn: Turn, part: int, following: Following, verdicts: Mapping[str, bool]
 ) -> Continuation:
-    # Agents of a client that hand over to each other have instructions of their own.
+    # Agents of a client that hand over to each other have their own instructions.
     options = replace(following.options or RequestOptions(), store=turn.stored)
     client = following.tools.client or ClientTools()
     old, before = turn.client_tools or ClientTools(), {}
@@ -387,7 +387,7 @@ def _continuation(
 
 
 async def _count(view: TenantView, turn: Turn, outputs: Mapping[str, ClientOutput]) -> None:
-    """Count the turn as one in flight again, and what the answers add to Redis."""
+    """Count the turn as in flight again, and count the bytes that the answers add to Redis."""
     size = sum(len(output.text.encode()) for output in outputs.values())
     admission = Admission(
         turn_id=turn.turn_id, conversation_id=turn.conversation_id, bytes=size, turn_bytes=0
@@ -396,10 +396,10 @@ async def _count(view: TenantView, turn: Turn, outputs: Mapping[str, ClientOutpu
 
 
 async def _say(view: TenantView, turn: Turn, part: int, then: Sequence[InputMessage]) -> None:
-    """Let what the user says join the turn.
+    """Let the user's message join the turn.
 
-    Before the answers: until they are there, the turn cannot go on without it. A repeat says it
-    once, by its key.
+    Called before the answers are given: until then, the turn cannot continue without the message. A
+    repeat adds it only once, by its key.
     """
     for number, message in enumerate(then):
         if message.attached:

@@ -1,7 +1,7 @@
 """Images and files in the forms of OpenAI's API.
 
-URLs go to the model's provider unchanged: neither the gateway nor a worker fetches what a client
-names. A provider in your own network could fetch from hosts there that no client may reach; see
+URLs are passed to the model's provider unchanged: neither the gateway nor a worker fetches them. A
+provider in your own network could fetch from internal hosts that clients must not reach; see
 `check_addresses`.
 """
 
@@ -86,7 +86,7 @@ def _address(url: Any, place: str) -> str:
 
 
 def check_addresses(attached: Iterable[Image | File], allowed: str, param: str) -> None:
-    """Check that no provider is sent to a host that clients may not reach.
+    """Check that no URL makes a provider fetch from a host that clients must not reach.
 
     Args:
         attached: Images and files of a message.

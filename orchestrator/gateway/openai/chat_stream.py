@@ -1,7 +1,7 @@
 """A turn's events as the chunks of a chat completion.
 
-A chat completion cannot take text back. When a worker is lost, another one produces the text again.
-The stream leaves out what it has sent already; if the new text differs, it is broken.
+A chat completion cannot retract text. When a worker is lost, another one produces the text again.
+The stream skips the text that it has already sent; if the new text differs, the stream is broken.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ChatStream:
             first = {"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
             yield self._chunk({"tool_calls": [{"index": call.index, **first}]})
         if call.again is not None:
-            # The model calls once more after a lost worker: only what is new is sent.
+            # After a lost worker the model calls again: only new pieces are sent.
             call.again += piece
             if not call.again.startswith(call.shown):
                 self.broken = self.broken or not call.shown.startswith(call.again)

@@ -75,7 +75,7 @@ async def update_conversation(
     responses={200: {"model": DeletedConversation}, **errors(404, 409)},
 )
 async def delete_conversation(conversation: str, view: View) -> dict[str, Any]:
-    """Delete a conversation and its turns. Turns that have not ended are cancelled first."""
+    """Delete a conversation and its turns. Unfinished turns are cancelled first."""
     await deletion.delete_conversation(view, conversation)
     return {"id": conversation, "object": "conversation.deleted", "deleted": True}
 

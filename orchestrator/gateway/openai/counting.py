@@ -1,4 +1,4 @@
-"""`/v1/responses/input_tokens` and `/compact`: what a conversation would cost, and a short one."""
+"""`/v1/responses/input_tokens` and `/compact`: estimate a conversation's tokens, and compact it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a request's decisions count: the agent's policy, before the turn is accepted."""
+"""Applies the agent's policy to a request's options, before the turn is accepted."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ IGNORED: Final = "x-agentapi-ignored"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decided:
-    """What counts of a request.
+    """The options of a request that the policy accepts.
 
     Attributes:
-        options: What is stored with the turn; None if nothing counts.
-        ignored: The parameters that do not count, as the client wrote them.
+        options: The options to store with the turn; None if there are none.
+        ignored: The ignored parameters, as the client wrote them.
     """
 
     options: RequestOptions | None
@@ -31,20 +31,20 @@ class Decided:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that names what is ignored, if anything is."""
+        """The header that lists ignored parameters, if any."""
         return {IGNORED: ", ".join(self.ignored)} if self.ignored else {}
 
 
 async def decide(agents: AgentDirectory, agent: str, asked: Asked) -> Decided:
     """Apply an agent's policy to a request.
 
-    While no worker says what the policy is, nothing is decided: the worker that runs the turn
-    will.
+    While the policy is unknown because no worker has reported it, the worker that runs the turn
+    decides.
 
     Args:
-        agents: Knows the policies.
+        agents: The directory with the policies.
         agent: Name of the agent.
-        asked: What the request decides.
+        asked: The options of the request.
 
     Raises:
         UnknownAgent: The agent does not exist.

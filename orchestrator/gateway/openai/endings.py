@@ -1,4 +1,4 @@
-"""How turns end, in the words of OpenAI's API."""
+"""How turns end, in the terms of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def chat_finish_reason(turn: Turn) -> str:
 
 
 def goes_on(step: Mapping[str, Any]) -> bool:
-    """Whether the data of a step's event say that its text continues in the next step."""
+    """Whether, by the data of a step's event, its text continues in the next step."""
     return step.get("finish_reason") == FinishReason.LENGTH and not step["tools"]
 
 

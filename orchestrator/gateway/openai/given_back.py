@@ -1,8 +1,8 @@
-"""Items of earlier responses that a client gives back, as the messages that they were.
+"""Converts items of earlier responses that a client sends back to the original messages.
 
-What the items say is looked up in the tenant's own turns, so that a history has the calls and
-real results, with everything that providers need back. Where the turn is no longer kept, what
-the client says is taken, as whole pairs of a call and its result.
+The items are looked up in the tenant's own turns, so that a history contains the real calls and
+results, with all data that providers need back. If the turn is no longer stored, the client's
+version is used, as complete pairs of a call and its result.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _of_turn(turn: Turn, entries: Sequence[Entry]) -> Iterator[Message]:
     for entry in entries:
         item = by_id.get(entry.id or "")
         if isinstance(entry, InputMessage):
-            # Possibly shortened by the client, which is free to say what the history is.
+            # The client may have shortened it; it is free to define the history.
             yield entry.message(key)
         elif item is None:
             yield from _as_given([entry])

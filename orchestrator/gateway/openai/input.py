@@ -1,7 +1,6 @@
 """Reads the messages and items of a request from the many forms that OpenAI's API allows.
 
-What a request gives back of earlier responses is read here as it was sent; `given_back` finds out
-what it was.
+Items of earlier responses are read here as they were sent; `given_back` looks up the originals.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class InputMessage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Instruction:
-    """What a request tells the model besides the agent's prompt, and the parameter that says so."""
+    """An instruction to the model in addition to the agent's prompt, and its parameter."""
 
     text: str
     place: str
@@ -94,7 +93,7 @@ class Instruction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenCall:
-    """A tool call of an earlier response, as the client gives it back.
+    """A tool call of an earlier response, as the client sends it back.
 
     Attributes:
         id: Its id as an item.
@@ -112,7 +111,7 @@ class GivenCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """An item that the client names by its id alone."""
+    """An item that the client names only by its id."""
 
     id: str
     place: str
@@ -132,7 +131,7 @@ Entry: TypeAlias = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Input:
-    """What a request says: the conversation so far, and instructions to the model."""
+    """The content of a request: the conversation so far, and instructions to the model."""
 
     entries: Sequence[Entry]
     instructions: Sequence[Instruction] = ()
@@ -154,7 +153,7 @@ class Input:
 
 
 def from_input(value: str | Sequence[Any]) -> Input:
-    """What `input` of a response says.
+    """Read `input` of a response.
 
     Raises:
         InvalidRequest: It is not valid; names the place.
@@ -165,7 +164,7 @@ def from_input(value: str | Sequence[Any]) -> Input:
 
 
 def from_items(items: Sequence[Any], name: str) -> Input:
-    """What items of a response or of a conversation say.
+    """Read items of a response or of a conversation.
 
     Raises:
         InvalidRequest: They are not valid; names the place.
@@ -204,7 +203,7 @@ def from_items(items: Sequence[Any], name: str) -> Input:
 
 
 def from_chat(messages: Sequence[Any]) -> Input:
-    """What `messages` of a chat completion say.
+    """Read `messages` of a chat completion.
 
     Raises:
         InvalidRequest: They are not valid; names the place.
@@ -228,7 +227,7 @@ def from_chat(messages: Sequence[Any]) -> Input:
 def split(
     entries: Sequence[Entry], param: str
 ) -> tuple[Sequence[Entry], InputMessage, Sequence[Entry]]:
-    """The earlier entries, the user's message to be answered, and what was done about it already.
+    """The earlier entries, the user's message to answer, and what has already been done about it.
 
     Raises:
         InvalidRequest: The last entry is neither a message of the user nor the output of a

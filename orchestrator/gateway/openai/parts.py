@@ -1,9 +1,9 @@
-"""The parts of a turn: what OpenAI's API shows as one response each.
+"""The parts of a turn, each of which OpenAI's API shows as one response.
 
-A turn that asks its client, for outputs of functions or for approvals, goes on when the client
-answers. In OpenAI's API the response that asks is complete, and the answer makes the next one. So a
-turn with such questions is several responses: the part until the first question, the part until the
-second, and so on. Each has an id, and what it shows never changes once it is complete.
+A turn that asks its client for function outputs or approvals continues when the client answers. In
+OpenAI's API the response that asks is complete, and the answer starts the next one. So such a turn
+consists of several responses: the part until the first question, the part until the second, and so
+on. Each has its own id, and never changes once it is complete.
 """
 
 from __future__ import annotations

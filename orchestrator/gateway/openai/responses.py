@@ -67,10 +67,9 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
     "", response_class=Response, responses={**_JSON_OR_SSE, **errors(404, 409, 422, 502, 504)}
 )
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
-    """Send an agent a message. Wait for the reply, stream it, or do neither (background)."""
+    """Send a message to an agent. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
-        # Before the turn is accepted: a refusal afterwards would leave a turn that nobody waits
-        # for.
+        # Before the turn is accepted: a later refusal would leave a turn without a waiting client.
         if body.stream or not body.background:
             held.enter_context(view.stream_slot())
         made = await enqueue_response(view, body, key)
@@ -121,7 +120,7 @@ async def get_response(
     responses={200: {"model": ResponseObject}, **errors(404, 409)},
 )
 async def cancel_response(response: str, view: View) -> dict[str, Any]:
-    """Cancel a background response. A repeat changes nothing; 409 if it came too late."""
+    """Cancel a background response. A repeat changes nothing; 409 if it is too late."""
     turn = await _turn(view, response)
     part = await read_part(view, turn, part_of(response))
     if not part.labels.background:
@@ -192,7 +191,7 @@ def _to_json(view: TenantView, part: Part) -> dict[str, Any]:
 
 
 def _delivered(view: TenantView, part: Part, headers: Mapping[str, str]) -> OrjsonResponse:
-    """The response as it stands. Once it was sent, nothing is kept that is not to be stored."""
+    """The current state of the response. After it is sent, a turn with store=false is deleted."""
     return OrjsonResponse(
         _to_json(view, part), headers=dict(headers), background=after_reply(view, part.turn)
     )

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions/{id}`: chat completions that were made with ``store=true``."""
+"""`/v1/chat/completions/{id}`: chat completions that were created with ``store=true``."""
 
 from __future__ import annotations
 

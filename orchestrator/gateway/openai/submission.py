@@ -42,11 +42,11 @@ CONVERSATION: Final = "conversation_id"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Enqueued:
-    """A turn that was accepted, or goes on, and what of its request does not count.
+    """A turn that was accepted or continued, and the ignored parameters of its request.
 
     Attributes:
         part: The part of the turn that is the request's response.
-        new: Whether the request made the turn for certain, and did not find it by its key.
+        new: Whether the request certainly created the turn, instead of finding it by its key.
     """
 
     turn_id: str
@@ -62,15 +62,15 @@ class Enqueued:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Request:
-    """What a request says, once it was read.
+    """The content of a request.
 
     Attributes:
         body: The request.
         entries: The conversation in it.
-        tools: What it says about tools.
-        decided: What counts of its other decisions.
+        tools: Its tool parameters.
+        decided: Its other options, as far as the policy accepts them.
         labels: How it was made.
-        key: The client's name for it, or None.
+        key: The client's idempotency key, or None.
         operation: The same, or a random name.
     """
 
@@ -127,13 +127,13 @@ async def enqueue_response(view: TenantView, body: CreateResponse, key: str | No
 async def _go_on(
     view: TenantView, request: _Request, head: str | None, *, whole: bool
 ) -> Enqueued | None:
-    """Let the turn go on whose calls a request answers; None if it answers none.
+    """Continue the turn whose calls a request answers; None if it answers none.
 
     Args:
         view: The caller's view.
         request: The request.
         head: The turn that it continues by name, if it does.
-        whole: Whether it brings the whole conversation, and not only what is new.
+        whole: Whether it contains the whole conversation, and not only new messages.
     """
     answered = await answered_by(view, request.entries, named=head, whole=whole)
     if answered is None:
@@ -164,8 +164,8 @@ async def _accept(
     Args:
         view: The caller's view.
         request: The request.
-        destination: Where the turn is to run.
-        said: The message to answer, and what was done about it already.
+        destination: The conversation in which the turn will run.
+        said: The message to answer, and what has already been done about it.
         idle_time: See `NewMessage`.
     """
     body, (message, after) = request.body, said
@@ -206,7 +206,7 @@ async def _destination(
     destination: Destination
     if previous is not None:
         kept = body.store is not False
-        # A turn that is not to be stored runs in a copy, which goes with it.
+        # A turn with store=false runs in a copy, which is deleted with it.
         continued = await continue_turn(view, previous, operation, always_copy=not kept)
         destination, internal = continued, continued.turn.conversation_id
     elif body.conversation_id is not None:
@@ -291,7 +291,7 @@ async def _unnamed(
 
 
 def _idle_time(view: TenantView, body: CreateResponse | CreateChat) -> float:
-    """Seconds that a conversation without a name outlives its turns."""
+    """Seconds for which a conversation without a name outlives its turns."""
     settings = view.gateway.settings
     return settings.unstored_retention if body.store is False else settings.turn_retention
 
@@ -306,7 +306,7 @@ async def wait_for_end(view: TenantView, made: Enqueued, key: str | None) -> Par
 
     Raises:
         Stopping: The gateway shuts down in the meantime.
-        Unfinished: The turn takes longer than a request may.
+        Unfinished: The turn takes longer than a request may wait.
     """
     seconds = view.gateway.settings.gateway_wait
     turn = await view.wait(
