@@ -178,7 +178,8 @@ class WorkerFleet:
                 continue
             # Only an exit code above 0: a process killed by a signal says nothing about its
             # settings.
-            if code > 0 and first and lived < SETTLED_AFTER:
+            # On a busy machine a process may take long to find out that they are wrong.
+            if code > 0 and first and not (process.was_ready and lived >= SETTLED_AFTER):
                 log.error(line("fleet.failed", worker=place.name, exit_code=code))
                 self._exit_code = self._exit_code or code
                 self.pass_on(signal.SIGTERM)

@@ -70,6 +70,11 @@ class WorkerProcess:
         return self._ready.is_set() and self.asked is None and self.exit_code is None
 
     @property
+    def was_ready(self) -> bool:
+        """Whether it has ever said that it is ready."""
+        return self._ready.is_set()
+
+    @property
     def exit_code(self) -> int | None:
         """Its exit code, or minus its signal; None while it runs."""
         return self._process.returncode

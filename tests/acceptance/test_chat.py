@@ -207,7 +207,7 @@ def test_what_happens_meanwhile_is_shown(stack: Stack, orchestrator: Orchestrato
     with Terminal("enqueue", "busy", "hello", "--wait", redis_url=stack.redis_url) as terminal:
         terminal.wait_for(waits)
         terminal.press(CTRL_C)
-        turn_id = terminal.wait_for("\nthe turn continues: agentapi follow (\\S+)\n")[1]
+        turn_id = terminal.wait_for("the turn continues: agentapi follow (\\S+)\n")[1]
         assert terminal.wait() == 130
     with Terminal("follow", turn_id, "--timeout", "2", redis_url=stack.redis_url) as terminal:
         terminal.wait_for(waits)

@@ -18,6 +18,7 @@ import pytest
 from orchestrator.gateway.services import ACTIVE_REQUESTS
 from orchestrator.stack import Stack
 from orchestrator.stack.processes import free_port
+from tests.faults import until
 from tests.gate import Gate
 from tests.gateway.conftest import TIMEOUT, Served
 
@@ -175,14 +176,14 @@ def test_without_redis(tmp_path: object, redis_url: str) -> None:
     )
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT) as http:
-            for _ in range(600):
-                try:
-                    assert http.get("/healthz").status_code == 200
-                    break
-                except httpx2.ConnectError:
-                    import time
 
-                    time.sleep(0.1)
+            def answers() -> bool:
+                try:
+                    return http.get("/healthz").status_code == 200
+                except httpx2.ConnectError:
+                    return False
+
+            until(answers)
             ready = http.get("/readyz")
             assert (ready.status_code, ready.json()["redis"]) == (503, "out of reach")
             assert ready.json()["broker"] == "out of reach"

@@ -145,7 +145,12 @@ async def test_restarts_wait_longer_each_time(
     assert delays[:4] == ["0.01", "0.02", "0.04", "0.04"]
 
 
-async def test_a_failed_start_ends_the_others(fleet: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settled_after", [15.0, 0.0])
+async def test_a_failed_start_ends_the_others(
+    fleet: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled_after: float
+) -> None:
+    """However long it takes: a busy machine is no reason to start it again and again."""
+    monkeypatch.setattr(worker_fleet, "SETTLED_AFTER", settled_after)
     path = tmp_path / "a"
     # Not before the other one is ready to note a signal.
     wait = (
