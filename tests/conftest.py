@@ -78,6 +78,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, long in enumerate(LONG) if path.startswith(long)), len(LONG))
 
     items.sort(key=place)
+    for item in items:
+        # Each does for many examples what others do once.
+        if item.path.parent.name == "property" and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 UNMEASURED = ("acceptance/test_benchmarks.py", "chaos", "faultpoints", "fuzz", "soak", "upgrade")

@@ -19,7 +19,7 @@ from tests.documents.blocks import Block, blocks_of, matches
 
 PAGE = "docs/tutorial.md"
 PORT = "6379"
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 
 
 class Terminal:
@@ -182,7 +182,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         terminal.stop()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_tutorial(reader: Reader) -> None:
     blocks = [block for block in blocks_of(PAGE) if not block.reason]
     assert len(blocks) > 10

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# They compile all that they import, which takes a busy machine minutes.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 
 LAZY = (
@@ -57,7 +60,7 @@ def loaded(code: str, cache: Path, **variables: str) -> tuple[set[str], float]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=True,
     )
     modules, pages = done.stdout.splitlines()[-2:]

