@@ -191,7 +191,7 @@ def test_ctrl_c_leaves_a_followed_turn_running(stack: Stack, orchestrator: Orche
     with Terminal("enqueue", "slow", words, "--stream", redis_url=stack.redis_url) as terminal:
         terminal.wait_for("You said: word word ")
         terminal.press(CTRL_C)
-        turn_id = terminal.wait_for("\nthe turn continues: agentapi follow (\\S+)\n")[1]
+        turn_id = terminal.wait_for("the turn continues: agentapi follow (\\S+)\n")[1]
         assert terminal.wait() == 130
     turn = orchestrator.turn(turn_id)
     assert turn.status() is TurnStatus.RUNNING

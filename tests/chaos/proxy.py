@@ -69,6 +69,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._state is Network.CUT:
+            # Accepted just before the cut, which did not see it.
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         try:
             # A server that is not there refuses, and so does this.
@@ -143,7 +147,7 @@ class Proxies:
         # All connections were aborted: what handles them comes to its end, and closes them.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=5)
+            await asyncio.wait(others, timeout=50)
         for _ in range(5):
             await asyncio.sleep(0)
 
