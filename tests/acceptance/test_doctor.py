@@ -195,7 +195,7 @@ async def test_a_fleet_with_faults(folder: Path, redis_url: str) -> None:
         await web.aclose()
         archive = f"sqlite:///{folder / 'archive.db'}"
         found = await asyncio.to_thread(examined, redis_url, archive_url=archive)
-        assert "not at same@here:" in found["archive.differs"]["message"]
+        assert "but not at same@here," in found["archive.differs"]["message"]
         assert found["providers.unreachable"]["level"] == "fail"
         assert (
             f"at {address}/v1 cannot be reached: connection refused"
