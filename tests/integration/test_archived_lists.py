@@ -129,3 +129,40 @@ def test_lists_of_a_cluster_have_them(cluster_url: str) -> None:
     assert listed(made.store, 4, user_id="u1") == turn_ids[1::2][::-1]
     assert listed(made.store, 4, conversation_id="user:3") == [turn_ids[3]]
     made.store.close()
+
+
+@pytest.mark.parametrize("when", ["before the archive is read", "after it was read"])
+def test_turns_that_come_back_meanwhile_are_listed(quick: World, when: str) -> None:
+    turn_ids = [quick.says() for _ in range(3)]
+    quick.move(*turn_ids)
+    assert isinstance(quick.archive, MemoryArchive)
+    archive: Any = quick.archive
+    find, came_back = archive.find_turns, []
+
+    def meanwhile(*args: Any) -> Any:
+        first = find(*args)
+        for turn_id in turn_ids:
+            came_back.append(quick.store.turn(turn_id).turn_id)
+        return find(*args) if when.startswith("before") else first
+
+    archive.find_turns = meanwhile
+    assert sorted(listed(quick.store, conversation_id=C)) == sorted(turn_ids)
+    assert came_back == turn_ids
+
+
+def test_turns_that_move_meanwhile_are_listed_once(quick: World) -> None:
+    turn_ids = [quick.says() for _ in range(4)]
+    quick.move(turn_ids[0])
+    for turn_id in turn_ids:
+        quick.store.turn(turn_id)
+    quick.move(turn_ids[1])
+    archive: Any = quick.archive
+    find = archive.find_turns
+
+    def meanwhile(*args: Any) -> Any:
+        quick.move(*turn_ids)
+        return find(*args)
+
+    archive.find_turns = meanwhile
+    assert sorted(listed(quick.store, conversation_id=C)) == sorted(turn_ids)
+    assert all(map(quick.away, turn_ids))
