@@ -152,7 +152,7 @@ def test_a_turn_that_was_accepted_wins(bench: Bench) -> None:
     lines = exported(bench, C)
     lease = bench.claim(bench.enqueue(C, "two")).lease
     result = imported(bench, lines, replace=True)
-    assert "not ended" in result.refused[C]
+    assert "unfinished turns" in result.refused[C]
     bench.complete(lease, "two")
     assert len(bench.store.history(C)) == 4
     assert imported(bench, lines, replace=True).imported == 1

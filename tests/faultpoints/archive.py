@@ -177,16 +177,16 @@ def hurry() -> None:
 
 
 def _obey() -> None:
-    from workers.upkeep.archivist import Archivist, TurnArchivist
+    from workers.upkeep.archivist import Archivist, ConversationArchivist, TurnArchivist
 
-    move_conversations, move_turns = Archivist.step, TurnArchivist.step
+    move_conversations, move_turns = ConversationArchivist.step, TurnArchivist.step
 
     def may_move(archivist: Archivist) -> bytes | None:
         with one_point():
             found = archivist._archiving._client.get(MOVING)
         return cast("bytes | None", found)
 
-    def conversations(archivist: Archivist) -> float:
+    def conversations(archivist: ConversationArchivist) -> float:
         return _LOOKS if may_move(archivist) is not None else move_conversations(archivist)
 
     def turns(archivist: TurnArchivist) -> float:
@@ -198,5 +198,5 @@ def _obey() -> None:
         moving.move_some = partial(type(moving).move_some, moving, [int(partition)])
         return move_turns(archivist)
 
-    Archivist.step = conversations  # type: ignore[assignment,method-assign]
+    ConversationArchivist.step = conversations  # type: ignore[assignment,method-assign]
     TurnArchivist.step = turns  # type: ignore[assignment,method-assign]

@@ -42,7 +42,7 @@ def reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[FleetReader]:
     reader = FleetReader(settings_for(), bench.store)
-    monkeypatch.setattr(reader, "_broadcast", lambda: list(answers))
+    monkeypatch.setattr("orchestrator.fleet.ask_workers", lambda *_, **__: list(answers))
     yield reader
     reader.close()
 
@@ -166,7 +166,7 @@ def test_without_lists_there_are_no_failures(
     settings_for: Callable[..., Settings], bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = FleetReader(settings_for(list_limit=0), bench.store)
-    monkeypatch.setattr(reader, "_broadcast", list)
+    monkeypatch.setattr("orchestrator.fleet.ask_workers", lambda *_, **__: [])
     found = reader.read()
     assert (found.failures, found.redis_fault) == (None, None)
     reader.close()
