@@ -1,1 +1,1 @@
-"""What the runtime costs: ``make bench``; figures are in docs/performance.md."""
+"""Measures what the runtime costs: ``make bench``; docs/performance.md has the figures."""

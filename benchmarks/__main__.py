@@ -1,4 +1,4 @@
-"""All benchmarks beside what people would use instead: ``make bench``."""
+"""Runs all benchmarks, and compares this runtime with alternatives: ``make bench``."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ CASES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much is measured.
+    """What is measured, and how much.
 
     Attributes:
-        cases: Which of `CASES`.
-        contenders: Who.
-        rounds: How often; all contenders in each.
-        turns: Of a fast contender in a round of throughput.
-        at_once: Turns in flight at once.
-        delay: Seconds of the model that is not fast.
-        workers: That idle.
-        conversations: That idle.
-        listed: Conversations in lists, with ten times as many turns.
-        seconds: For which they idle.
-        minutes: A round that would probably end later than this is not begun.
-        processes: Worker processes of the throughput; latency is measured with the first number of
-            them, `enqueue` alone after the last.
-        stores: Servers that are compared, of `stores.SERVERS`.
+        cases: The cases to run, from `CASES`.
+        contenders: The systems to compare.
+        rounds: Number of rounds, each with all contenders.
+        turns: Turns of a fast contender in a throughput round.
+        at_once: Turns in flight at the same time.
+        delay: Seconds that the slow model takes.
+        workers: Number of idle workers.
+        conversations: Number of idle conversations.
+        listed: Number of conversations in lists, with ten times as many turns.
+        seconds: Seconds that the idle workers are measured.
+        minutes: Time limit: a round that would probably end later is not started.
+        processes: Numbers of worker processes for the throughput. Latency is measured with the
+            first number, `enqueue` alone after the last.
+        stores: Servers to compare, from `stores.SERVERS`.
     """
 
     cases: Sequence[str]
@@ -104,7 +104,7 @@ def main(
     ] = 13.5,
     json: Annotated[Path | None, typer.Option(help="Where to write the results.")] = None,
 ) -> None:
-    """Measure, print tables and write JSON."""
+    """Measure, print tables, and write JSON."""
     unknown = set(case or ()) - set(CASES)
     if unknown:
         raise typer.BadParameter(f"no case {', '.join(unknown)}: expected {', '.join(CASES)}")
@@ -114,7 +114,7 @@ def main(
     if not chosen:
         names = "; ".join(one.name for one in CONTENDERS)
         raise typer.BadParameter(f"no such contender: expected a part of {names}")
-    # In a file a table needs no less room than on a wide screen.
+    # When the output is a file, tables get the width of a wide screen.
     console = Console(width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
     plan = Plan(
@@ -137,7 +137,7 @@ def main(
 
 
 def run(plan: Plan, console: Console) -> Results:
-    """Measure all rounds; what was started is stopped, whatever happens."""
+    """Measure all rounds. Everything that was started is stopped, even after an error."""
     results = Results()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -170,7 +170,7 @@ def run(plan: Plan, console: Console) -> Results:
 def _installed(
     contenders: Sequence[Contender], results: Results, progress: Progress
 ) -> list[Contender]:
-    """Those whose environment is there, or can be made."""
+    """The contenders whose environment exists or can be created."""
     found: list[Contender] = []
     task = progress.add_task("", total=len(contenders))
     for one in contenders:
@@ -187,7 +187,8 @@ def _installed(
 
 
 def _measure(plan: Plan, servers: Servers, results: Results, progress: Progress) -> None:
-    """Round by round, so that all see the same weather; no round begins that would end late."""
+    """Measure round by round, so that changes of the machine affect all contenders. A round that
+    would end too late is not started."""
     began = time.monotonic()
     for number in range(plan.rounds):
         begun = time.monotonic()
@@ -224,7 +225,7 @@ def _carry_out(steps: Sequence[Step], where: str, results: Results, progress: Pr
         try:
             step()
         except (AgentAPIError, RuntimeError, TimeoutError) as error:
-            # The others are worth their measurement all the same.
+            # The other contenders are still measured.
             results.leave_out(name, str(error))
         progress.advance(task)
 
@@ -241,7 +242,7 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
                 name = f"throughput of {one.name}"
                 yield name, partial(measure, processes=processes, also=also)
     for one in plan.contenders:
-        # DBOS does not come near it: its throughput says so.
+        # DBOS is left out: its throughput shows that it cannot keep so many turns in flight.
         fast = one.scale == 1 or not one.parallel
         if "in-flight" in plan.cases and one.history and fast and not one.env:
             flight = partial(versus.in_flight, results, one, servers)
@@ -256,7 +257,7 @@ def _round(plan: Plan, servers: Servers, results: Results) -> Iterable[Step]:
 
 
 def _idle(plan: Plan, servers: Servers, results: Results) -> None:
-    """Once: it counts more than it times."""
+    """Runs once, because it mostly counts instead of timing."""
     alone.idle(
         results,
         servers,
@@ -267,13 +268,13 @@ def _idle(plan: Plan, servers: Servers, results: Results) -> None:
 
 
 def _lists(plan: Plan, servers: Servers, results: Results) -> None:
-    """Once: many short rounds of its own."""
+    """Runs once, because it has many short rounds of its own."""
     lists.cost(results, servers, turns=2 * plan.turns)
     lists.pages(results, servers, turns=10 * plan.listed, conversations=plan.listed)
 
 
 def _console(plan: Plan, servers: Servers, results: Results) -> None:
-    """Once: each page is asked for many times."""
+    """Runs once, because it requests each page many times."""
     pages_of_console.pages(results, servers, turns=10 * plan.listed, conversations=plan.listed)
 
 

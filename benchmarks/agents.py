@@ -10,15 +10,15 @@ async def look(what: str) -> str:
 
 
 talker = Agent(name="talker", provider="openai", model="fake")
-"""Speaks to the provider that OPENAI_BASE_URL names."""
+"""Uses the provider at OPENAI_BASE_URL."""
 
 teller = Agent(
     name="teller", provider="openai", model="fake", options={"max_completion_tokens": 1000}
 )
-"""As `talker`, of a thousand tokens."""
+"""Like `talker`, with answers of a thousand tokens."""
 
 plain = Agent(name="plain", provider="offline", window=20)
-"""Answers at once, or after AGENTAPI_OFFLINE_DELAY."""
+"""Answers immediately, or after AGENTAPI_OFFLINE_DELAY."""
 
 looker = Agent(name="looker", provider="offline", window=20, tools=[look])
-"""As `plain`, with a tool."""
+"""Like `plain`, with a tool."""

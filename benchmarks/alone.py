@@ -1,4 +1,4 @@
-"""Cases of this runtime alone: what a history, a queue, a tool or a stream costs it."""
+"""Benchmark cases of this runtime alone: the cost of a history, a queue, a tool or a stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MS = 1000
 
 
 def histories(results: Results, running: Running, *, turns: int) -> None:
-    """A turn with a window of 20 messages, on histories of three lengths by turns."""
+    """Run turns with a window of 20 messages, alternating between histories of three lengths."""
     case = "latency by length of the history, window of 20 messages"
     lengths = (10, 1_000, 10_000)
     for length in lengths:
@@ -47,7 +47,7 @@ def histories(results: Results, running: Running, *, turns: int) -> None:
 
 
 def queued(results: Results, running: Running) -> None:
-    """100 turns that wait in one conversation, and 100 in as many."""
+    """Run 100 turns queued in one conversation, and 100 turns in 100 conversations."""
     many, one = "100 conversations", "one conversation"
     metric = Metric(case="100 queued turns", name="turns a second", unit="1/s", base=many)
     conversations = [f"q-{number}" for number in range(100)]
@@ -56,7 +56,7 @@ def queued(results: Results, running: Running) -> None:
 
 
 def hot_partition(results: Results, running: Running, *, turns: int) -> None:
-    """Conversations that all fall into one partition, and so one queue and one hash slot."""
+    """Run turns of conversations in one partition, and so in one queue and one hash slot."""
     spread, hot = "all partitions", "one partition"
     metric = Metric(case="a hot partition", name="turns a second", unit="1/s", base=spread)
     anywhere = [f"p-{number}" for number in range(turns)]
@@ -67,7 +67,7 @@ def hot_partition(results: Results, running: Running, *, turns: int) -> None:
 
 
 def tool_step(results: Results, running: Running, *, turns: int) -> None:
-    """What a tool call and the response before it add to a turn."""
+    """Measure what a tool call, with the response that makes it, adds to a turn."""
     case = "a step with a tool"
     messages = {"no tool": TEXT, "one tool call": '/look {"what": "the order"}'}
     latency = Metric(case=case, name="latency, median", unit="ms", base="no tool")
@@ -84,7 +84,7 @@ def tool_step(results: Results, running: Running, *, turns: int) -> None:
 
 
 def streaming(results: Results, running: Running, *, turns: int) -> None:
-    """Time to the first token beside that of the provider alone, and the cost of a token."""
+    """Measure the time to the first token, compared with the provider alone, and a token's cost."""
     case = "streaming"
     direct: list[float] = []
     through: list[float] = []
@@ -131,7 +131,7 @@ def _first_token(running: Running) -> float:
 
 
 def _cost_of_a_token(running: Running) -> float:
-    """Ten streams of a thousand tokens, less ten of ten."""
+    """The cost of ten streams of a thousand tokens minus that of ten streams of ten tokens."""
     cost = {}
     for agent in ("talker", "teller"):
         before = running.cpu()
@@ -150,7 +150,7 @@ def on_one_stack(servers: Servers, cases: Sequence[Callable[[Running], None]]) -
 def idle(
     results: Results, servers: Servers, *, workers: int, conversations: int, seconds: float
 ) -> None:
-    """Workers with nothing to do, in the midst of conversations with nothing to do."""
+    """Measure idle workers while Redis holds idle conversations."""
     case = f"{workers} idle workers, {conversations:,} idle conversations"
     with runtime(servers, workers=workers) as running:
         size = _fill(running, conversations)
@@ -170,9 +170,9 @@ def idle(
 
 
 def _fill(running: Running, count: int) -> float:
-    """Leave idle conversations; bytes of Redis for each beyond its messages.
+    """Create idle conversations; returns Redis's bytes for each, without its messages.
 
-    One turn makes the first. The others are copies of what it left, of the same length of name.
+    A turn creates the first one. The others are copies of its keys, with names of the same length.
     """
     first = f"user:{0:08d}"
     running.ask("plain", TEXT, first)
@@ -196,6 +196,6 @@ def _used(client: redis.Redis) -> int:
 
 
 def _commands(client: redis.Redis) -> int:
-    """Commands that Redis ran so far, those inside scripts too, without our own question."""
+    """Number of commands that Redis has run, including those of scripts, without this query."""
     info: Any = client.info("commandstats")
     return sum(found["calls"] for name, found in info.items() if name != "cmdstat_info")

@@ -1,4 +1,4 @@
-"""What a conversation costs in Redis before and after it has moved to the archive."""
+"""Measures a conversation's cost in Redis before and after it moves to the archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.postgres import postgres
 
 MESSAGES: Final = 100
 TEXT: Final = "The parcel left our depot this morning, and should reach you within two days. " * 4
-"""About 300 bytes."""
+"""A message of about 300 bytes."""
 
 TURNS: Final = 4000
 ENDED: Final = f"archive: {TURNS} ended turns with replies of five words"
@@ -32,7 +32,7 @@ CASE: Final = f"archive: conversations of {MESSAGES} messages of 300 bytes"
 
 
 def archive(results: Results, servers: Servers, *, conversations: int) -> None:
-    """Move conversations to SQLite and PostgreSQL, and bring some of them back."""
+    """Move conversations to SQLite and PostgreSQL, and restore some of them."""
     file = servers.folder / f"archive-{uuid.uuid4().hex}.db"
     _measure(results, servers, "SQLite", f"sqlite:///{file}", conversations)
     with postgres() as server:
@@ -76,7 +76,7 @@ def _measure(results: Results, servers: Servers, who: str, url: str, count: int)
 def _move_turns(
     results: Results, servers: Servers, server: redis.Redis, who: str, url: str
 ) -> None:
-    """Move turns of five words, and read some of them again."""
+    """Move turns with messages of five words, and read some of them again."""
     server.flushall()
     settings = load_settings(
         redis_url=servers.redis_url,
@@ -140,7 +140,8 @@ def ended(
 
 
 def _at_rest(results: Results, server: redis.Redis, store: RedisTurnStore) -> None:
-    """A step of the search, which is made every two seconds: Redis's processor time and ours."""
+    """Measure a step of the search, which runs every two seconds: Redis's processor time and
+    ours."""
     moving = store.archiving
     assert moving is not None
     pipeline: Any = server.pipeline(transaction=False)

@@ -1,4 +1,4 @@
-"""What a conversation costs in the archive: ``python -m benchmarks.archive_costs``."""
+"""Measures a conversation's cost in the archive: ``python -m benchmarks.archive_costs``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tools.postgres import postgres
 
 MANY: Final = 40
 BYTES: Final = 500
-"""Of a message, as JSON."""
+"""Bytes of a message as JSON."""
 
 
 def archive_costs(conversations: int = 500) -> dict[str, float]:
-    """Move short and long conversations to a PostgreSQL, and turns; the names are those of `Costs`.
+    """Move short and long conversations and turns to PostgreSQL; returns costs named as in `Costs`.
 
     Args:
-        conversations: How many of each kind, and how many turns.
+        conversations: Number of conversations of each kind, and of turns.
     """
     with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         valkey, url = start_valkey(Path(folder))
@@ -53,7 +53,7 @@ def archive_costs(conversations: int = 500) -> dict[str, float]:
 
 
 def _moved(redis_url: str, database: str, count: int, messages: int) -> dict[str, float]:
-    """Bytes of the database and of Redis for a conversation."""
+    """Bytes in the database and in Redis for a conversation."""
     settings = load_settings(
         redis_url=redis_url, archive_url=f"postgresql://{database}", archive_after=1e-9
     )
@@ -78,7 +78,7 @@ def _moved(redis_url: str, database: str, count: int, messages: int) -> dict[str
 
 
 def _moved_turns(redis_url: str, database: str, turns: int) -> dict[str, float]:
-    """Bytes of the database and of Redis for a turn of two messages."""
+    """Bytes in the database and in Redis for a turn of two messages."""
     settings = load_settings(
         redis_url=redis_url,
         archive_url=f"postgresql://{database}",
@@ -90,7 +90,7 @@ def _moved_turns(redis_url: str, database: str, turns: int) -> dict[str, float]:
         closing(RedisTurnStore(settings)) as store,
     ):
         client.flushall()
-        # In one list: Redis stores a short one in another way.
+        # In one list, because Redis stores short lists differently.
         names = (name for name in map("user:{}".format, count()) if partition_of(name) == 0)
         for name in islice(names, turns):
             turn_id = create_turn_id(name)

@@ -1,4 +1,4 @@
-"""What capacity planning is based on: ``python -m benchmarks.capacity``.
+"""Measures the basis of capacity planning: ``python -m benchmarks.capacity``.
 
 It measures what a turn costs each part of a fleet. Then it runs the same arrivals on real processes
 and in the simulation, and compares the two.
@@ -24,7 +24,7 @@ from orchestrator import TurnHandle
 from orchestrator.capacity import Costs, Fleet, Load, Outcome, Simulation, read_costs
 
 MOST_APART: Final = 0.15
-"""How far apart simulation and measurement may be."""
+"""Maximum deviation between simulation and measurement, as a share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Compared:
 
     @property
     def apart(self) -> float:
-        """The simulation's deviation, as a share of what was measured."""
+        """The simulation's deviation, as a share of the measured value."""
         return self.simulated / self.measured - 1
 
 
@@ -49,7 +49,7 @@ def main(
     ] = None,
     write: Annotated[Path | None, typer.Option(help="Where to write the costs.")] = None,
 ) -> None:
-    """Measure the costs, compare simulation and reality; fail when they are too far apart."""
+    """Measure the costs, and compare simulation and reality; fail if they differ too much."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.status("measuring costs"):
         measured = read_costs(costs) if costs else measure(turns)
@@ -69,7 +69,7 @@ def main(
 
 
 def busy_worker(costs: Costs, turns: int = 1500) -> list[Compared]:
-    """A worker with a model that answers at once: its core decides."""
+    """A worker with a model that answers immediately: the CPU is the limit."""
     with bench() as running:
         seconds = drained(running, turns)
     outcome = _simulated(costs, [0.0] * turns, model_seconds=0.0, slots=64)
@@ -84,7 +84,7 @@ def busy_worker(costs: Costs, turns: int = 1500) -> list[Compared]:
 
 
 def full_slots(costs: Costs, turns: int = 200) -> list[Compared]:
-    """Eight slots and a model of half a second: the slots decide."""
+    """Eight slots and a model that takes half a second: the slots are the limit."""
     with bench(concurrency=8, env={"AGENTAPI_OFFLINE_DELAY": "0.5"}) as running:
         seconds = drained(running, turns)
     outcome = _simulated(costs, [0.0] * turns, model_seconds=0.5, slots=8)
@@ -99,13 +99,14 @@ def full_slots(costs: Costs, turns: int = 200) -> list[Compared]:
 
 
 def random_arrivals(costs: Costs, seconds: float = 30.0) -> list[Compared]:
-    """Eight slots and a model of half a second, nine tenths full, with random arrivals."""
+    """Eight slots, 90% full, and a model that takes half a second, with random arrivals."""
     random_, at, arrivals = random.Random(7), 0.0, []
     while (at := at + random_.expovariate(0.9 * 8 / 0.5)) < seconds:
         arrivals.append(at)
     with bench(concurrency=8, env={"AGENTAPI_OFFLINE_DELAY": "0.5"}) as running:
         took, came = _offered(running, arrivals)
-    # The producer's own delays are part of what the fleet sees, so the simulation gets them too.
+    # The producer's delays change the arrivals that the fleet sees, so the simulation gets them
+    # too.
     outcome = _simulated(costs, came, model_seconds=0.5, slots=8)
     simulated = [end - begin for end, begin in zip(outcome.ended_at, came, strict=True)]
     return [
@@ -127,7 +128,7 @@ COMPARISONS: Final[dict[str, Callable[[Costs], list[Compared]]]] = {
 
 
 def drained(running: Bench, turns: int) -> float:
-    """Seconds in which a worker works off turns that wait for it."""
+    """Seconds that a worker takes to run the turns that wait for it."""
     with running.paused():
         handles = running.spread("plain", turns, TEXT)
     running.wait(handles)
@@ -138,7 +139,7 @@ def drained(running: Bench, turns: int) -> float:
 
 
 def _offered(running: Bench, arrivals: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Offer turns at their times; how long each took, and when each came."""
+    """Enqueue turns at the given times; returns how long each took, and when each arrived."""
     began, handles = time.monotonic(), list[TurnHandle]()
     for number, at in enumerate(arrivals):
         time.sleep(max(0.0, began + at - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Many clients that stream at once, from one process, and what they saw."""
+"""Many concurrent streaming clients in one process, and what they observed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import orjson
 
 @dataclass(kw_only=True)
 class Seen:
-    """What one client saw.
+    """What one client observed.
 
     Attributes:
         first: Seconds until its first token, or None.
         tokens: Events with text.
-        faults: What was not as it must be.
+        faults: Descriptions of what was wrong.
     """
 
     first: float | None = None
@@ -28,7 +28,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What all clients saw. Times in milliseconds."""
+    """What all clients observed. Times are in milliseconds."""
 
     clients: int
     whole: int
@@ -38,7 +38,7 @@ class Figures:
 
 
 def figures(seen: list[Seen], tokens: int) -> Figures:
-    """Sum up; a stream is whole when it had every token and no fault."""
+    """Summarise. A stream is complete if it had every token and no fault."""
     times = sorted(client.first for client in seen if client.first is not None)
     return Figures(
         clients=len(seen),
@@ -52,14 +52,14 @@ def figures(seen: list[Seen], tokens: int) -> Figures:
 async def stream_all(
     url: str, body: dict[str, Any], clients: int, ramp: float, headers: dict[str, str]
 ) -> list[Seen]:
-    """Let clients come evenly over `ramp` seconds, each with one stream.
+    """Start clients evenly over `ramp` seconds, each with one stream.
 
     Args:
-        url: Where to post.
-        body: What to post.
-        clients: How many.
-        ramp: Seconds over which they come.
-        headers: For every request.
+        url: URL to post to.
+        body: Body of the request.
+        clients: Number of clients.
+        ramp: Seconds over which the clients start.
+        headers: Headers of every request.
     """
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=600)

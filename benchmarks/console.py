@@ -1,4 +1,4 @@
-"""How fast the console's pages are among many turns and conversations."""
+"""Measures how fast the console's pages are with many turns and conversations."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ REQUESTS: Final = 10
 
 
 def case_of(turns: int, conversations: int) -> str:
-    """What the case is called."""
+    """The name of the case."""
     return f"the console's pages among {turns:,} turns and {conversations:,} conversations"
 
 
 def pages(results: Results, servers: Servers, *, turns: int, conversations: int) -> None:
-    """Ask for each page ten times, one after the other, as a person's browser does.
+    """Request each page ten times, one after the other, as a browser does.
 
     Args:
-        results: Gets the milliseconds of the slowest answer of each page.
-        servers: Whose Redis is emptied and filled.
-        turns: Ended turns in the lists.
-        conversations: Conversations in the lists.
+        results: Receives the milliseconds of the slowest answer for each page.
+        servers: The servers whose Redis is emptied and filled.
+        turns: Number of ended turns in the lists.
+        conversations: Number of conversations in the lists.
     """
     server = redis.Redis.from_url(servers.redis_url)
     server.flushall()
@@ -52,14 +52,15 @@ def pages(results: Results, servers: Servers, *, turns: int, conversations: int)
         httpx2.Client(base_url=stack.gateway_url or "", timeout=60) as client,
     ):
         for name, path in _paths(orchestrator).items():
-            # Once before: templates are read, and scripts are loaded.
+            # Warm up: templates are read and scripts are loaded.
             _ask(client, path)
             found = [_ask(client, path) for _ in range(REQUESTS)]
             results.add(metric, name, max(found) * 1000)
 
 
 def _paths(orchestrator: Orchestrator) -> dict[str, str]:
-    """The pages, with a conversation of some length and a turn with tools."""
+    """The paths of the pages, including a conversation with several messages and a turn with
+    tools."""
     conversation = "bench:console"
     for number in range(40):
         orchestrator.enqueue("support", f"Message {number}.", conversation_id=conversation)
@@ -84,7 +85,7 @@ def _paths(orchestrator: Orchestrator) -> dict[str, str]:
 
 
 def _ask(client: httpx2.Client, path: str) -> float:
-    """The seconds until the whole page was there."""
+    """The seconds until the whole page arrived."""
     began = time.perf_counter()
     client.get(path).raise_for_status()
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Those who are compared, and how one of them is run: worker processes and a producer."""
+"""The compared systems, and how each is run: worker processes and a producer."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _DBOS = Environment(name="dbos", requirements=("dbos==3.4.0", "redis==8.1.0"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contender:
-    """Somebody to compare.
+    """A system to compare.
 
     Attributes:
-        name: For tables and `--contender`.
-        module: What its workers and its producer run.
-        environment: Where; None for this runtime in this environment.
-        scale: Turns of a throughput round, as a share of what the fast ones get.
-        database: URL of its database with ``{postgres}`` or ``{folder}`` in it, if it has one.
-        history: Whether it has one; the task that does nothing does not.
-        parallel: Whether one of its processes runs many turns at once.
-        env: Variables for its processes.
+        name: Its name in tables and for `--contender`.
+        module: The module that its workers and its producer run.
+        environment: Its virtual environment; None for this runtime, which uses the current one.
+        scale: Turns in a throughput round, as a share of those of the fast systems.
+        database: URL of its database, with the placeholder ``{postgres}`` or ``{folder}``, if any.
+        history: Whether it keeps a history; the task that does nothing does not.
+        parallel: Whether one of its processes runs many turns at the same time.
+        env: Environment variables for its processes.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Contender:
 
     @property
     def needs_postgres(self) -> bool:
-        """Whether its database is one of Postgres."""
+        """Whether its database is PostgreSQL."""
         return "{postgres}" in self.database
 
     def key_of(self, conversation: str) -> str:
-        """The list that gets a turn's messages."""
+        """Key of the list that receives a turn's messages."""
         if self.environment is None:
             return conversation_keys(conversation).messages
         return turn.key_of(conversation)
@@ -118,7 +118,7 @@ CONTENDERS: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Servers:
-    """What runs for all contenders: a Valkey, and a Postgres if it can be had."""
+    """The servers for all contenders: Valkey, and PostgreSQL if it is available."""
 
     folder: Path
     redis_url: str
@@ -126,7 +126,7 @@ class Servers:
 
 
 class ProducerProcess:
-    """A contender's producer in a process of its own."""
+    """A contender's producer in its own process."""
 
     def __init__(self, python: str, module: str, env: dict[str, str], log: Path) -> None:
         self._log = log.open("wb")
@@ -141,17 +141,17 @@ class ProducerProcess:
         )
 
     def send(self, what: str, conversations: Sequence[str]) -> None:
-        """Give a command; it is carried out meanwhile."""
+        """Send a command. Does not wait for it to be carried out."""
         command = json.dumps({"do": what, "conversations": list(conversations)})
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
         self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Wait for what it measured.
+        """Wait for the measured values.
 
         Raises:
-            RuntimeError: It has ended; its log says why.
+            RuntimeError: The process has ended; its log says why.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -161,7 +161,7 @@ class ProducerProcess:
         return found
 
     def stop(self) -> None:
-        """End it: its input ends."""
+        """End the process by closing its input."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ class ProducerProcess:
 
 @dataclass(kw_only=True)
 class Entrant:
-    """A contender that runs now."""
+    """A running contender."""
 
     contender: Contender
     client: redis.Redis
@@ -185,7 +185,7 @@ class Entrant:
 
     @property
     def pids(self) -> list[int]:
-        """Of its worker processes."""
+        """Process ids of its workers."""
         return [worker.pid for worker in self.workers]
 
     def prepare(self, conversations: Sequence[str], messages: int = turn.WINDOW) -> None:
@@ -198,7 +198,7 @@ class Entrant:
         pipeline.execute()
 
     def ask(self, conversations: Sequence[str]) -> list[float]:
-        """One turn after the other; the seconds of each."""
+        """Run turns one after the other; returns the seconds of each."""
         self.producer.send("ask", conversations)
         seconds: list[float] = self.producer.answer()["seconds"]
         return seconds
@@ -210,7 +210,7 @@ class Entrant:
 
 
 def history(contender: Contender, messages: int) -> list[bytes]:
-    """Messages as the contender stores them, of a conversation of some length."""
+    """Messages of a conversation of the given length, as the contender stores them."""
     if not contender.history:
         return []
     texts = [turn.TEXT if number % 2 == 0 else f"Answer {number}." for number in range(messages)]
@@ -234,7 +234,7 @@ def entrant(
     concurrency: int = 64,
     delay: float = 0.0,
 ) -> Iterator[Entrant]:
-    """Start a contender's workers and producer on an emptied Valkey; stop them at the end."""
+    """Start a contender's workers and producer on an empty Valkey; stop them at the end."""
     client = redis.Redis.from_url(servers.redis_url)
     client.flushall()
     logs = servers.folder / "logs" / f"{contender.module}-{time.monotonic_ns()}"
@@ -251,7 +251,7 @@ def entrant(
             workers += _foreign_workers(contender, python, module, env, logs, processes, client)
         producer = ProducerProcess(python, module, env, logs / "producer.log")
         running = Entrant(contender=contender, client=client, producer=producer, workers=workers)
-        # Connections, caches and scripts: the first turns pay for them.
+        # Warm up: the first turns pay for connections, caches and scripts.
         running.ask(
             [f"warm-{number}" for number in range(max(2, int(8 * processes * contender.scale)))]
         )
@@ -314,7 +314,7 @@ def _foreign_workers(
     processes: int,
     client: redis.Redis,
 ) -> list[Child]:
-    # One parent starts agentexec's processes itself.
+    # agentexec's parent process starts the others itself.
     count = processes if contender.parallel else 1
     workers = [
         Child(

@@ -1,4 +1,4 @@
-"""What a turn costs each part of a fleet, measured on real processes."""
+"""Measures what a turn costs each part of a fleet, on real processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MS: Final = 1000.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench(Running):
-    """A stack with one worker, and what its processes have used."""
+    """A stack with one worker, and the resources that its processes have used."""
 
     @property
     def worker(self) -> Child:
@@ -50,23 +50,23 @@ class Bench(Running):
         return self.stack.workers[0]
 
     def worker_cpu(self) -> float:
-        """Seconds of processor time of the worker."""
+        """Seconds of the worker's processor time."""
         return usage([self.worker.pid], children=False).cpu
 
     def store_cpu(self) -> float:
-        """Seconds of processor time of Valkey."""
+        """Seconds of Valkey's processor time."""
         return server_cpu(self.client)
 
     def spread(
         self, agent: str, count: int, message: str, *, stream: bool = False
     ) -> list[TurnHandle]:
-        """Enqueue one turn in each of as many conversations."""
+        """Enqueue turns, each in its own conversation."""
         names = (f"{agent}:{number}" for number in range(count))
         return self.enqueue(agent, names, message, stream=stream)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The worker stands still."""
+        """Pause the worker process."""
         self.worker.signal(signal.SIGSTOP)
         try:
             yield
@@ -76,10 +76,11 @@ class Bench(Running):
     def drain(
         self, agent: str, count: int, message: str, *, stream: bool = False
     ) -> tuple[float, float, list[Turn]]:
-        """Enqueue while the worker is paused, then let it work.
+        """Enqueue turns while the worker is paused, then let it run them.
 
         Returns:
-            Milliseconds of the worker and of Valkey a turn, and the turns.
+            Milliseconds of the worker's and of Valkey's processor time for each turn, and the
+            turns.
         """
         with self.paused():
             handles = self.spread(agent, count, message, stream=stream)
@@ -184,11 +185,11 @@ def _gateway_cost(running: Bench, turns: int) -> float:
 
 
 def dispatch_cost(running: Bench, turns: int) -> tuple[float, float]:
-    """Milliseconds of a sweeper and of Valkey for a turn that is overdue."""
+    """Milliseconds of a sweeping worker and of Valkey for an overdue turn."""
     app = create_app(running.stack.settings, [])
     sweeper = app.runtime.sweeper
     with closing(app), closing(app.store), running.paused():
-        # Until the worker that is paused does not count any more.
+        # Wait until the paused worker no longer counts as alive.
         while len(sweeper.groups) < SWEEP_GROUPS:
             sweeper.sweep()
             time.sleep(0.1)
@@ -203,7 +204,7 @@ def dispatch_cost(running: Bench, turns: int) -> tuple[float, float]:
 
 
 def _make_overdue(client: redis.Redis) -> None:
-    """Longer than a wake-up may be in line."""
+    """Make turns overdue: set their deadlines further back than a wake-up may be queued."""
     late = (time.time() - 2 * LONGEST_IN_LINE) * _MS
     for partition in range(PARTITIONS):
         due: Any = client.zrange(due_key(partition), 0, -1)
@@ -212,7 +213,7 @@ def _make_overdue(client: redis.Redis) -> None:
 
 
 def _piece_cost(turns: int = 20) -> tuple[float, float]:
-    """Milliseconds of the worker and of Valkey for a word that streams, one each 10 ms."""
+    """Milliseconds of the worker and of Valkey for a streamed word, at one word every 10 ms."""
     text = " ".join(["word"] * WORDS)
     with bench(env={"AGENTAPI_OFFLINE_CHUNK_DELAY": "0.01"}) as running:
         whole = running.drain("plain", turns, text)
@@ -221,14 +222,14 @@ def _piece_cost(turns: int = 20) -> tuple[float, float]:
 
 
 def _isolated_cost(turns: int = 40) -> float:
-    """Turns whose worker is killed, and which another runs in processes of their own."""
+    """Kill a worker; another one runs its turns in separate processes."""
     with bench(env={"AGENTAPI_OFFLINE_DELAY": "3"}) as running:
         heir = running.stack.start_worker()
         running.stack.wait_for_workers(2)
         handles = running.spread("plain", turns, TEXT)
         while any(handle.info().started_at is None for handle in handles):
             time.sleep(0.02)
-        # With its watchdog, as a lost machine: nobody hands the turns back.
+        # Kill its watchdog too, as if the machine were lost, so that nobody hands the turns back.
         watchdogs = [process.pid for process in psutil.Process(running.worker.pid).children()]
         for pid in [*watchdogs, running.worker.pid]:
             os.kill(pid, signal.SIGKILL)
@@ -240,7 +241,7 @@ def _isolated_cost(turns: int = 40) -> float:
 
 
 def _slot_memory(turns: int = 500) -> float:
-    """MiB of a turn in flight."""
+    """Memory of a turn in flight, in MiB."""
     with bench(concurrency=turns, env={"AGENTAPI_OFFLINE_DELAY": "8"}) as running:
         idle = usage([running.worker.pid], children=False).memory
         handles = running.spread("plain", turns, TEXT)
@@ -252,7 +253,7 @@ def _slot_memory(turns: int = 500) -> float:
 
 
 def _bytes(running: Bench, turn: Turn) -> dict[str, float]:
-    """What stays in Redis of a conversation and of its newest turn."""
+    """Bytes that a conversation and its newest turn occupy in Redis."""
     keys, own = conversation_keys(turn.conversation_id), turn_keys(turn.turn_id)
     client: Any = running.client
     messages = [bytes(each) for each in client.lrange(keys.messages, 0, -1)]
@@ -260,7 +261,7 @@ def _bytes(running: Bench, turn: Turn) -> dict[str, float]:
     return {
         "conversation_bytes": float(_size(client, keys.meta)),
         "message_overhead_bytes": round(stored / len(messages), 1),
-        # The record of a completed turn refers to its messages in the history.
+        # A completed turn's record refers to its messages in the history.
         "turn_bytes": float(_size(client, own.turn) + _list_entry(client)),
         "turn_message_factor": 0.0,
         "events_bytes": float(_size(client, own.events)),

@@ -1,4 +1,4 @@
-"""When turns are done, seen from outside: by the messages in Redis, alike for all contenders."""
+"""Detects when turns are done by their messages in Redis, in the same way for all contenders."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ return done
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """When turns were seen done.
+    """When turns were observed to be done.
 
     Attributes:
-        times: Of each, on `time.perf_counter`, the earliest first.
+        times: Time of each by `time.perf_counter`, earliest first.
     """
 
     times: Sequence[float]
 
     @property
     def last(self) -> float:
-        """When all were done."""
+        """When the last turn was done."""
         return self.times[-1]
 
     def rate_after(self, number: int) -> float:
-        """Turns a second from the given one to the last, so that the start does not count.
+        """Turns per second from the given turn to the last, which leaves out the start.
 
         Args:
-            number: Counting from 1, less than there are.
+            number: Number of the turn, from 1; less than the number of turns.
         """
         return (len(self.times) - number) / (self.last - self.times[number - 1])
 
@@ -56,19 +56,19 @@ def wait_until_done(
     every: float = LOOK_EVERY,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Wait until each conversation has so many messages.
+    """Wait until each conversation has the given number of messages.
 
     Args:
-        entrant: Who runs them.
-        conversations: In the order in which they were enqueued.
-        length: Messages of a conversation whose turn is done.
-        timeout: Seconds.
-        at_once: How many of the oldest are looked at; in the end all must be done.
-        every: Seconds between looks.
-        meanwhile: Called between looks.
+        entrant: The contender that runs the turns.
+        conversations: The conversations, in the order in which they were enqueued.
+        length: Number of messages in a conversation whose turn is done.
+        timeout: Maximum seconds to wait.
+        at_once: How many of the oldest unfinished conversations are checked at a time.
+        every: Seconds between checks.
+        meanwhile: Called between checks.
 
     Raises:
-        TimeoutError: They are not done in time.
+        TimeoutError: The turns are not done in time.
     """
     keys = [entrant.contender.key_of(conversation) for conversation in conversations]
     times: list[float] = []
@@ -88,17 +88,17 @@ def wait_until_done(
                 f"{entrant.contender.name}: {len(waiting)} of {total} turns are not done "
                 f"after {timeout:g} s"
             )
-        # Many were done at once: more of them may be.
+        # All of these were done, so the next ones may be too.
         if len(found) < len(head) // 2 or not rest:
             meanwhile()
             time.sleep(every)
 
 
 def wait_until_taken(entrant: Entrant, timeout: float) -> float:
-    """Wait until Celery's queue is empty, for a task that leaves nothing; when it was.
+    """Wait until Celery's queue is empty, for a task without a result; returns the time.
 
     Raises:
-        TimeoutError: It is not in time.
+        TimeoutError: The queue is not empty in time.
     """
     deadline = time.perf_counter() + timeout
     while True:

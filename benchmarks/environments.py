@@ -1,4 +1,4 @@
-"""The contenders' virtual environments: made by uv, pinned, kept until `make clean`."""
+"""The contenders' virtual environments: created by uv, pinned, and kept until `make clean`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ CACHE: Final = ROOT / ".benchmarks"
 
 
 class CannotInstall(Exception):
-    """An environment cannot be made here; says why."""
+    """An environment cannot be created here. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """Packages and the Python they run on.
+    """Packages and their Python version.
 
     Attributes:
-        name: Of its folder.
-        requirements: Pinned.
-        python: A version or a bound that uv understands; this interpreter's own when not given.
+        name: Name of its folder.
+        requirements: Pinned requirements.
+        python: A version or a constraint that uv understands; this interpreter's version when not
+            given.
     """
 
     name: str
@@ -34,15 +35,15 @@ class Environment:
     python: str | None = None
 
     def folder(self) -> Path:
-        """Where it is; another one when what it holds changes."""
+        """Its folder. The name changes when its contents do."""
         what = "\n".join((*self.requirements, self.python or sys.version))
         return CACHE / f"{self.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
     def interpreter(self) -> Path:
-        """Its Python, made when it is not there.
+        """Its Python interpreter. The environment is created if it does not exist.
 
         Raises:
-            CannotInstall: uv is missing or failed; the end of what it said.
+            CannotInstall: uv is missing or failed; the message has the end of its output.
         """
         folder = self.folder()
         ready = folder / ".ready"
@@ -74,7 +75,7 @@ def _uv(*arguments: str) -> None:
 
 
 def _with_pyenv(path: str) -> str:
-    """pyenv keeps its versions where uv does not look."""
+    """Add pyenv's versions to the PATH, because uv does not look for them."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = sorted(root.glob("versions/3.1[2-9]*/bin"))
     return os.pathsep.join([*map(str, folders), path])

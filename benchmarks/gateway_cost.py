@@ -1,4 +1,4 @@
-"""What a turn costs over HTTP, beside one that a producer enqueues itself."""
+"""Compares the cost of a turn over HTTP with one that a producer enqueues directly."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ AGENT: Final = "plain"
 TEXT: Final = "hello"
 
 BATCH: Final = 50
-"""Turns of one kind, then as many of the next: all see the same weather, and the median of many
-such rounds shows what is less than the noise of one."""
+"""Turns of one kind in a round. The kinds alternate, so that changes of the machine affect all of
+them; the median of many rounds shows differences smaller than the noise of one round."""
 
 _MS: Final = 1000
 
 
 def cost(results: Results, servers: Servers, *, turns: int) -> None:
-    """Turns one after the other, by one client, of each kind.
+    """Run turns of each kind with one client, one after the other.
 
     Args:
-        results: Get turns in a second, and the processor time of one by process.
-        servers: Have the Valkey.
-        turns: Of each kind.
+        results: Receives turns per second, and a turn's processor time by process.
+        servers: The servers, with the Valkey that is used.
+        turns: Number of turns of each kind.
     """
     server = redis.Redis.from_url(servers.redis_url)
     server.flushall()
@@ -58,7 +58,7 @@ def cost(results: Results, servers: Servers, *, turns: int) -> None:
             names = list(kinds)
             for name in reversed(names) if number % 2 else names:
                 seconds, spent = _batch(stack, server, kinds[name])
-                # The first round warms up.
+                # The first round is a warm-up.
                 if number >= 0:
                     _add(results, name, seconds, spent)
     server.close()
@@ -91,7 +91,7 @@ def _kinds(producer: Orchestrator, client: httpx2.Client) -> dict[str, Callable[
 def _batch(
     stack: Stack, server: redis.Redis, turn: Callable[[], object]
 ) -> tuple[float, dict[str, float]]:
-    """Seconds that some turns take, and their processor time by process."""
+    """Run turns; returns their seconds, and their processor time by process."""
     before, began = _spent(stack, server), time.perf_counter()
     for _ in range(BATCH):
         turn()
@@ -100,7 +100,7 @@ def _batch(
 
 
 def _spent(stack: Stack, server: redis.Redis) -> dict[str, float]:
-    """Seconds of processor time until now."""
+    """Seconds of processor time used so far."""
     return {
         "the producer, or gateway": time.process_time(),
         "gateway": usage([stack.gateway.pid]).cpu if stack.gateway else 0.0,
@@ -114,7 +114,7 @@ def _add(results: Results, name: str, seconds: float, spent: dict[str, float]) -
     results.add(speed, name, BATCH / seconds)
     gateway = spent.pop("gateway")
     if name != PYTHON:
-        # What this process does then is a client's work.
+        # Over HTTP, this process does only the work of a client.
         spent["the producer, or gateway"] = gateway
     for process, used in spent.items():
         metric = Metric(

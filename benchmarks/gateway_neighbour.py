@@ -1,4 +1,4 @@
-"""What a tenant's huge conversation costs others: ``python -m benchmarks.gateway_neighbour``.
+"""How a tenant's huge conversation affects others: ``python -m benchmarks.gateway_neighbour``.
 
 A conversation of 100,000 messages is written through the gateway's store. Then the tenant that owns
 it lists, reads, searches, appends, removes, continues, forks and deletes over HTTP with several
@@ -43,7 +43,7 @@ from orchestrator.gateway.view import TenantView
 from orchestrator.stack import Stack
 
 BATCH: Final = 1_000
-"""Messages of one write while the conversation is filled."""
+"""Messages in one write while the conversation is filled."""
 
 HUGE: Final = "huge"
 AGENT: Final = "plain"
@@ -51,13 +51,14 @@ AGENT: Final = "plain"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Owner:
-    """The tenant with the huge conversation, as its clients need it.
+    """The tenant with the huge conversation, with what its clients need.
 
     Attributes:
         url: The gateway's address.
         key: The tenant's API key.
         messages: How many messages the conversation had when it was filled.
-        response: A response in the conversation that is not the newest: to continue it is a fork.
+        response: A response in the conversation that is not the newest, so continuing it makes a
+            fork.
     """
 
     url: str
@@ -75,7 +76,7 @@ Action: TypeAlias = Callable[[Owner, httpx2.AsyncClient], Awaitable[httpx2.Respo
 
 
 async def list_items(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """A page of items from a random place on, in either direction."""
+    """Read a page of items from a random position, in either direction."""
     query: dict[str, str | int] = {
         "limit": 100,
         "order": random.choice(["asc", "desc"]),
@@ -85,35 +86,35 @@ async def list_items(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Respons
 
 
 async def read_messages(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """A page of messages from a random place on."""
+    """Read a page of messages from a random position."""
     query: dict[str, str | int] = {"limit": 1000, "after": random.randrange(owner.messages)}
     return await client.get(f"/conversations/{HUGE}/messages", params=query)
 
 
 async def find_item(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """An item that the gateway has to search for."""
+    """Read an item that the gateway must search for."""
     return await client.get(f"/v1/conversations/{HUGE}/items/{_some_item(owner)}")
 
 
 async def append_items(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """Twenty more messages."""
+    """Append twenty messages."""
     item = {"type": "message", "role": "user", "content": "more " + "x" * 300}
     return await client.post(f"/v1/conversations/{HUGE}/items", json={"items": [item] * 20})
 
 
 async def remove_item(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """A message less, anywhere."""
+    """Remove a random message."""
     return await client.delete(f"/v1/conversations/{HUGE}/items/{_some_item(owner)}")
 
 
 async def continue_it(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """A turn in the conversation."""
+    """Run a turn in the conversation."""
     body = {"model": AGENT, "input": "go on", "conversation": HUGE}
     return await client.post("/v1/responses", json=body)
 
 
 async def fork_and_delete(owner: Owner, client: httpx2.AsyncClient) -> httpx2.Response:
-    """A turn in a copy of the conversation, and the copy's deletion."""
+    """Run a turn in a copy of the conversation, and delete the copy."""
     body = {"model": AGENT, "input": "instead", "previous_response_id": owner.response}
     made = await client.post("/v1/responses", json={**body, "background": True})
     if made.status_code != 200:
@@ -134,11 +135,11 @@ ACTIONS: Final[dict[str, Action]] = {
 }
 
 EXPECTED: Final = frozenset({200, 400, 404, 409})
-"""Statuses of the owner's requests: an item may be gone, or moved by another client."""
+"""Expected statuses of the owner's requests: another client may have removed or moved an item."""
 
 
 def _name(number: int) -> str:
-    """What stands in place of a turn's id in a message that was put in by hand."""
+    """The value used as turn id for a message that no turn created."""
     return f"item-{uuid.uuid5(uuid.NAMESPACE_OID, f'neighbour:{number}').hex}"
 
 
@@ -166,7 +167,7 @@ async def fill(stack: Stack, tenant: str, name: str, messages: int) -> None:
 
 
 async def make_key(stack: Stack, tenant: str) -> str:
-    """An API key of a tenant."""
+    """Create an API key for a tenant."""
     gateway = Gateway(load_gateway_settings(redis_url=stack.redis_url))
     try:
         return (await gateway.keys.create(tenant))[1]
@@ -175,7 +176,7 @@ async def make_key(stack: Stack, tenant: str) -> str:
 
 
 def respond(owner: Owner) -> str:
-    """A response in the conversation that another one follows."""
+    """Create two responses in the conversation; returns the id of the first."""
     headers = {"authorization": f"Bearer {owner.key}"}
     with httpx2.Client(base_url=owner.url, headers=headers, timeout=60) as client:
         body = {"model": AGENT, "input": "hello", "conversation": HUGE}
@@ -185,7 +186,7 @@ def respond(owner: Owner) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """How the measuring process and the owner's process tell each other where they are."""
+    """Signals between the measuring process and the owner's process."""
 
     ready: Event
     stop: Event
@@ -193,7 +194,7 @@ class Signals:
 
 
 def busy(owner: Owner, names: list[str], clients: int, signals: Signals) -> None:
-    """A process of its own: the owner's clients, until they are told to stop."""
+    """Run the owner's clients in a separate process until told to stop."""
 
     async def client_of(action: Action, client: httpx2.AsyncClient, counts: Counter[int]) -> None:
         while not signals.stop.is_set():
@@ -213,7 +214,7 @@ def busy(owner: Owner, names: list[str], clients: int, signals: Signals) -> None
 
 @contextmanager
 def others(owner: Owner, names: list[str], clients: int) -> Iterator[Counter[int]]:
-    """Let the owner's clients work meanwhile; afterwards the counter has their answers."""
+    """Run the owner's clients during the block; afterwards the counter has their answers."""
     counts: Counter[int] = Counter()
     if not names:
         yield counts
@@ -231,7 +232,7 @@ def others(owner: Owner, names: list[str], clients: int) -> Iterator[Counter[int
 
 
 def probe(url: str, key: str, item: str, seconds: float) -> list[float]:
-    """Milliseconds that each of the light requests took, one after the other."""
+    """Send the light requests one after the other; returns the milliseconds of each."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
     headers = {"authorization": f"Bearer {key}"}
@@ -258,7 +259,7 @@ def main(
     limit: Annotated[float, typer.Option(help="Milliseconds a light request may take.")] = 100.0,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ACTIONS)}.")] = None,
 ) -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     if unknown := set(only or ()) - ACTIONS.keys():
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: expected {', '.join(ACTIONS)}")
     with (

@@ -1,7 +1,7 @@
-"""Clients that stream at once from one gateway process: ``python -m benchmarks.gateway_streams``.
+"""Concurrent streams from one gateway process: ``python -m benchmarks.gateway_streams``.
 
-Everything runs on this machine: provider, Valkey, workers, gateway and clients share its cores.
-The same clients first ask the provider directly; what the runtime adds is the difference.
+The provider, Valkey, the workers, the gateway and the clients share this machine's cores.
+The same clients first ask the provider directly; the difference is the runtime's overhead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(
     tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 40,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
 ) -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     port = free_port()
     provider_url = f"http://127.0.0.1:{port}/v1"
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +65,7 @@ async def _run(stack: Stack, provider_url: str, clients: int, ramp: float, token
         await stream_all(f"{provider_url}/chat/completions", chat, clients, ramp, {}), tokens
     )
     _print("provider directly", direct)
-    # The workers and the gateway make their first connections before the clock runs.
+    # Warm up: the workers and the gateway make their first connections before the measurement.
     talk = {"model": "talker", "input": "Talk.", "stream": True}
     await stream_all(f"{stack.gateway_url}/v1/responses", talk, 4, 0, {})
     before, cpu = _memory(gateway.pid)["VmRSS"], _cpu(gateway.pid)
@@ -96,20 +96,21 @@ def _print(name: str, found: Figures) -> None:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of processor time so far."""
+    """Seconds of processor time used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> dict[str, float]:
-    """MiB by the name the kernel gives it."""
+    """Memory in MiB, by the kernel's name for it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     found = {line.split(":")[0]: line.split() for line in lines}
     return {name: int(found[name][1]) / 1024 for name in ("VmRSS", "VmHWM")}
 
 
 async def _most_connections(stack: Stack, pid: int) -> tuple[int, int]:
-    """Most connections of a process to Redis, and most of its clients, until cancelled."""
+    """Track the peak numbers of a process's connections to Redis and to clients, until
+    cancelled."""
     to_redis, clients = 0, 0
     try:
         while True:

@@ -1,4 +1,4 @@
-"""What lists cost a turn, and how fast they are."""
+"""Measures what lists add to the cost of a turn, and how fast lists are."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ COST: Final = Metric(
     case="lists", name="processor time of a turn, Redis included", unit="ms", base=WITHOUT
 )
 BATCH: Final = 25
-"""Turns with lists, then as many without, and so on: both see the same weather, and the median of
-many such pairs shows what is less than the noise of one."""
+"""Turns in one block. Blocks with lists alternate with blocks without, so that changes of the
+machine affect both; the median of many pairs shows differences smaller than the noise of one
+pair."""
 
 
 class _Side:
-    """A producer and a worker in this process, with lists or without."""
+    """A producer and a worker in this process, with or without lists."""
 
     def __init__(self, servers: Servers, list_limit: int) -> None:
         settings = load_settings(
@@ -45,7 +46,7 @@ class _Side:
         self.seconds: list[float] = []
 
     def run(self, turns: int, server: redis.Redis) -> None:
-        """Run turns, and note the processor time of one."""
+        """Run turns, and record the processor time of each."""
         began = time.process_time() + server_cpu(server)
         for number in range(turns):
             turn = self._producer.enqueue("plain", "hi", conversation_id=f"c-{number}")
@@ -58,7 +59,7 @@ class _Side:
 
 
 def cost(results: Results, servers: Servers, *, turns: int) -> None:
-    """Turns with lists and without, side by side, in many short pairs."""
+    """Compare turns with and without lists, in many short pairs."""
     server = redis.Redis.from_url(servers.redis_url)
     server.flushall()
     sides = {WITHOUT: _Side(servers, 0), WITH: _Side(servers, 1_000_000)}
@@ -80,7 +81,7 @@ def cost(results: Results, servers: Servers, *, turns: int) -> None:
 
 
 def pages(results: Results, servers: Servers, *, turns: int, conversations: int) -> None:
-    """Pages of 100 among many turns and conversations."""
+    """Measure pages of 100 entries from lists of many turns and conversations."""
     server = redis.Redis.from_url(servers.redis_url)
     server.flushall()
     fill(server, turns=turns, conversations=conversations)
@@ -109,7 +110,7 @@ def pages(results: Results, servers: Servers, *, turns: int, conversations: int)
 
 
 def _ten(read: Any) -> Sequence[float]:
-    """Ten pages in a row, as far as there are; the seconds of each."""
+    """Read up to ten consecutive pages; returns the seconds of each."""
     found: list[float] = []
     cursor: str | None = None
     for _ in range(10):
@@ -123,7 +124,7 @@ def _ten(read: Any) -> Sequence[float]:
 
 
 def fill(server: redis.Redis, *, turns: int, conversations: int) -> None:
-    """Store ended turns, one in ten failed, as their scripts would leave them."""
+    """Store ended turns as the scripts would leave them; one in ten has failed."""
     chance = random.Random(7)
     now = round(time.time() * 1000)
     pipeline: Any = server.pipeline(transaction=False)

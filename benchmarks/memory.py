@@ -1,4 +1,4 @@
-"""What an ended turn costs in Redis, by what is kept of it."""
+"""Measures the memory of an ended turn in Redis, by kind of data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.results import Metric, Results
 from benchmarks.running import runtime
 
 QUESTION: Final = "When will my order come?"
-"""A message of five words. The agent repeats it, so that a reply has five words as well."""
+"""A message of five words. The agent repeats it, so a reply has five words too."""
 
 AT_ONCE: Final = 8
 
@@ -36,7 +36,7 @@ KINDS: Final = {
 
 
 def memory(results: Results, servers: Servers, *, turns: int) -> None:
-    """Turns of new conversations through the gateway, plain and streamed."""
+    """Measure turns of new conversations through the gateway, plain and streamed."""
     with runtime(servers, gateway=True, **_UNLIMITED) as running:
         url = running.stack.gateway_url or ""
         for who, stream in (("answered at once", False), ("streamed", True)):
@@ -52,7 +52,7 @@ def memory(results: Results, servers: Servers, *, turns: int) -> None:
 
 
 async def _ask(url: str, turns: int, *, stream: bool) -> None:
-    """Run turns, each in a conversation of its own, a few at the same time."""
+    """Run turns, each in its own conversation, a few at the same time."""
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         numbers = iter(range(turns))
 

@@ -1,4 +1,4 @@
-"""What metrics cost a turn."""
+"""Measures what metrics add to the cost of a turn."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ CASE: Final = "metrics"
 COST: Final = "processor time of workers, a turn"
 
 BLOCKS: Final = 10
-"""How often the two take turns."""
+"""How many times the measurement alternates between the two stacks."""
 
 _MS: Final = 1000
 
 
 def metrics(results: Results, servers: Servers, *, turns: int) -> None:
-    """Turns with a tool call on two stacks that take turns: one of them serves metrics.
+    """Run turns with a tool call alternately on two stacks, one of which serves metrics.
 
     Args:
-        results: Get the processor time of a turn.
+        results: Receives the processor time of a turn.
         servers: The second stack uses another database of the same Redis.
-        turns: Of each stack.
+        turns: Number of turns for each stack.
     """
     spent = {WITHOUT: 0.0, WITH: 0.0}
     few = max(1, turns // (2 * BLOCKS))
-    # Two stacks without metrics differ by a few percent too, so each place has them once.
+    # Even two stacks without metrics differ by a few percent, so each stack serves metrics once.
     for metered_first in (False, True):
         for name, seconds in _side_by_side(servers, few, metered_first=metered_first).items():
             spent[name] += seconds
@@ -43,7 +43,7 @@ def metrics(results: Results, servers: Servers, *, turns: int) -> None:
 
 
 def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[str, float]:
-    """Seconds of processor time of both, in blocks of a few turns."""
+    """Seconds of processor time of both stacks, measured in blocks of a few turns."""
     port = free_port()
     beside = replace(servers, redis_url=servers.redis_url.rpartition("/")[0] + "/1")
     names = [WITH, WITHOUT] if metered_first else [WITHOUT, WITH]
@@ -54,10 +54,10 @@ def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[st
             served_at: dict[str, Any] = {"metrics_port": port} if name == WITH else {}
             pairs.append((name, stack.enter_context(runtime(where, **served_at))))
         for block in range(-1, BLOCKS):
-            # Whoever comes second finds a warmer machine, so they take turns in that too.
+            # The second stack finds a warmer machine, so the order alternates too.
             for name, running in pairs if block % 2 else reversed(pairs):
                 cost = cost_of_turns(running, f"{block}", few)
-                # The first block warms up.
+                # The first block is a warm-up.
                 spent[name] += cost if block >= 0 else 0.0
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as served:
             assert b"agentapi_turns_ended_total" in served.read()
@@ -65,7 +65,7 @@ def _side_by_side(servers: Servers, few: int, *, metered_first: bool) -> dict[st
 
 
 def cost_of_turns(running: Running, name: str, turns: int) -> float:
-    """Seconds of processor time that some turns cost."""
+    """Seconds of processor time that the turns took."""
     before = running.cpu()
     conversations = [f"m{name}-{number}" for number in range(turns)]
     running.run_all("looker", conversations, '/look {"what": "the order"}')

@@ -1,4 +1,4 @@
-"""Processor time, memory and threads of processes and their children."""
+"""Measures processor time, memory and threads of processes and their children."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import redis
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What processes use.
+    """Resources that processes use.
 
     Attributes:
-        cpu: Seconds of processor time since they began.
-        memory: MiB that are resident now, shared pages counted for each.
-        threads: Of all of them.
+        cpu: Seconds of processor time since they started.
+        memory: Resident memory in MiB; shared pages count for each process.
+        threads: Number of threads of all processes.
     """
 
     cpu: float
@@ -27,7 +27,7 @@ class Usage:
 
 
 def usage(pids: Iterable[int], *, children: bool = True) -> Usage:
-    """What the processes use, and their living children unless those are left out."""
+    """Resources of the processes, including their running children unless excluded."""
     cpu, memory, threads = 0.0, 0.0, 0
     for process in _family(pids, children):
         with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
@@ -39,7 +39,7 @@ def usage(pids: Iterable[int], *, children: bool = True) -> Usage:
 
 
 def server_cpu(client: redis.Redis) -> float:
-    """Seconds of processor time of the Redis or Valkey behind a client, since it began."""
+    """Seconds of processor time of a client's Redis or Valkey server since its start."""
     info: Any = client.info("cpu")
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 

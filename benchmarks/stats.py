@@ -1,4 +1,4 @@
-"""What several rounds of a measurement say together: the median, and how far they spread."""
+"""Summarises several rounds of a measurement by their median and spread."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """Several values of one thing.
+    """A summary of several values of one metric.
 
     Attributes:
-        median: The middle one.
-        low: The smallest.
-        high: The largest.
-        count: How many there are.
+        median: The median value.
+        low: The smallest value.
+        high: The largest value.
+        count: The number of values.
     """
 
     median: float
@@ -26,18 +26,18 @@ class Summary:
 
     @property
     def spread(self) -> float:
-        """How far the values lie apart, as a share of the median; 0 when all are alike."""
+        """The range of the values as a share of the median; 0 if all are equal."""
         return (self.high - self.low) / abs(self.median) if self.median else 0.0
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Sum up.
+    """Summarise values.
 
     Args:
         values: At least one.
 
     Raises:
-        ValueError: There is none, or one is no number.
+        ValueError: There are no values, or one is not a number.
     """
     if not values:
         raise ValueError("there is nothing to sum up: expected at least one value")
@@ -60,14 +60,14 @@ def percentile(values: Sequence[float], share: float) -> float:
     """
     if not values or not 0 < share <= 1:
         raise ValueError(f"share is {share}, of {len(values)} values: expected 0 < share <= 1")
-    # Rounded first: 0.07 * 100 is a little more than 7.
+    # Round first, because 0.07 * 100 is a little more than 7.
     return sorted(values)[max(0, math.ceil(round(share * len(values), 9)) - 1)]
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Each round's value in terms of the base's value in the same round.
+    """Divide each round's value by the base's value in the same round.
 
-    The machine is slower in one round than in another; what both saw cancels out.
+    The machine is slower in some rounds than in others; the ratio cancels that out.
 
     Raises:
         ValueError: The rounds do not match, or a base is not above 0.

@@ -1,4 +1,4 @@
-"""Other servers beside one Valkey: Redis Cluster as the store, RabbitMQ as the broker."""
+"""Compares one Valkey with other servers: Redis Cluster as store, RabbitMQ as broker."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ RABBIT: Final = "one Valkey, RabbitMQ as the broker"
 ALL: Final = (ONE, CLUSTER, RABBIT)
 
 BLOCKS: Final = 5
-"""How often they take turns in a round."""
+"""How many times the stacks alternate in a round."""
 
 _MS: Final = 1000
 
 Urls: TypeAlias = tuple[str, str]
-"""Store and broker."""
+"""URLs of the store and the broker."""
 
 
 def compare(
     results: Results, servers: Servers, *, turns: int, rounds: int, names: Sequence[str] = ALL
 ) -> None:
-    """The same turns on stacks that run side by side and take turns, with a worker process each.
+    """Run the same turns alternately on several stacks, each with one worker process.
 
     Args:
-        results: Get turns a second, latency and processor time.
-        servers: The first stack uses them as they are; the others have servers of their own.
-        turns: Of each stack in a round.
-        rounds: How often.
-        names: Which of `ONE`, `CLUSTER`, `SHARDS` and `RABBIT`. One that cannot be installed is
-            left out.
+        results: Receives turns per second, latency and processor time.
+        servers: Servers of the first stack; the other stacks have their own.
+        turns: Turns of each stack in a round.
+        rounds: Number of rounds.
+        names: Which of `ONE`, `CLUSTER`, `SHARDS` and `RABBIT` to compare. Servers that cannot be
+            installed are left out.
     """
     few = max(2, turns // BLOCKS)
     with ExitStack() as stack:
@@ -68,7 +68,7 @@ def _round(results: Results, running: dict[str, Running], name: str, few: int) -
     seconds, cpu = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     single: dict[str, list[float]] = {who: [] for who in names}
     for block in range(BLOCKS):
-        # Whoever comes later finds a warmer machine, so they take turns in that too.
+        # Later stacks find a warmer machine, so the order changes too.
         for who in (*names[block % len(names) :], *names[: block % len(names)]):
             conversations = [f"s{name}-{block}-{number}" for number in range(few)]
             before = running[who].cpu()

@@ -1,4 +1,4 @@
-"""What the project wants to reach, and whether a run did."""
+"""The project's performance targets, and whether a run met them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class Target:
     """A bound on the median of a metric.
 
     Attributes:
-        what: For the table.
-        case: Of the metric.
-        name: Of the metric.
-        who: Whose values count.
-        base: In terms of whose values of the same rounds; their own when not given.
-        at_least: The lowest value that will do.
-        at_most: The highest value that will do.
-        unit: Of the bound.
+        what: Description for the table.
+        case: Case of the metric.
+        name: Name of the metric.
+        who: The system whose values count.
+        base: The system whose values of the same rounds the values are divided by; none when not
+            given.
+        at_least: The lowest acceptable value.
+        at_most: The highest acceptable value.
+        unit: Unit of the bound.
     """
 
     what: str
@@ -38,7 +39,7 @@ class Target:
     unit: str = "x"
 
     def judge(self, results: Results) -> Summary | None:
-        """What a run says of it; None when it was not measured."""
+        """Summarise a run's values for the target; None if it was not measured."""
         for metric, found in results.values.items():
             if (metric.case, metric.name) == (self.case, self.name):
                 return self._of(metric, found)
@@ -52,13 +53,13 @@ class Target:
         return summarize(ratios(values, base)) if values and len(values) == len(base) else None
 
     def met(self, median: float) -> bool:
-        """Whether the median will do."""
+        """Whether the median is acceptable."""
         enough = self.at_least is None or median >= self.at_least
         return enough and (self.at_most is None or median <= self.at_most)
 
     @property
     def bound(self) -> str:
-        """For the table."""
+        """The bound as text for the table."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g} {self.unit}"
         return f"≤ {self.at_most:g} {self.unit}"
@@ -161,7 +162,7 @@ TARGETS = (
 
 
 def judged(results: Results) -> Iterable[tuple[Target, Summary]]:
-    """The targets that were measured, and what was found."""
+    """The targets that were measured, with the measured values."""
     for target in TARGETS:
         found = target.judge(results)
         if found is not None:
@@ -169,7 +170,7 @@ def judged(results: Results) -> Iterable[tuple[Target, Summary]]:
 
 
 def targets_table(results: Results) -> Table | None:
-    """What was wanted beside what was found; None when nothing of it was measured."""
+    """A table of targets and measured values; None if none of them was measured."""
     table = Table(title="against the targets", title_justify="left", title_style="bold")
     table.add_column("what")
     for name in ("wanted", "median", "low", "high", ""):

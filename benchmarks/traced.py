@@ -1,4 +1,4 @@
-"""What traces cost a turn."""
+"""Measures what traces add to the cost of a turn."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _MS: Final = 1000
 
 
 def traces(results: Results, servers: Servers, *, turns: int) -> None:
-    """Turns with a tool call on three stacks that take turns: two of them export traces.
+    """Run turns with a tool call alternately on three stacks, two of which export traces.
 
     Args:
-        results: Get the processor time of a turn, that of the export included.
+        results: Receives the processor time of a turn, including the export.
         servers: The other stacks use other databases of the same Redis.
-        turns: Of each stack.
+        turns: Number of turns for each stack.
     """
     metric = Metric(case=CASE, name=COST, unit="ms", base=WITHOUT)
     few = max(1, turns // BLOCKS)
-    # Stacks that are alike differ by a few percent too, so each has another place in each round.
+    # Even equal stacks differ by a few percent, so each has a different position in each round.
     place = len(results.values.get(metric, {}).get(WITHOUT, [])) % len(NAMES)
     names = (*NAMES[place:], *NAMES[:place])
     for name, seconds in _side_by_side(servers, few, names).items():
@@ -42,7 +42,7 @@ def traces(results: Results, servers: Servers, *, turns: int) -> None:
 
 
 def _side_by_side(servers: Servers, few: int, names: tuple[str, ...]) -> dict[str, float]:
-    """Seconds of processor time of each, in blocks of a few turns."""
+    """Seconds of processor time of each stack, measured in blocks of a few turns."""
     spent = dict.fromkeys(names, 0.0)
     with ExitStack() as stack:
         sink = stack.enter_context(_sink())
@@ -53,12 +53,12 @@ def _side_by_side(servers: Servers, few: int, names: tuple[str, ...]) -> dict[st
             for place, name in enumerate(names)
         }
         for block in range(-1, BLOCKS):
-            # Whoever comes later finds a warmer machine, so they take turns in that too.
+            # Later stacks find a warmer machine, so the order changes too.
             for name in (*names[block % len(names) :], *names[: block % len(names)]):
                 cost = cost_of_turns(running[name], f"{block}", few)
-                # The first block warms up.
+                # The first block is a warm-up.
                 spent[name] += cost if block >= 0 else 0.0
-    # The workers have exported the rest at their end.
+    # The workers export the remaining spans when they end.
     assert sink.bytes > few * BLOCKS * 100
     return spent
 
@@ -79,7 +79,7 @@ def _variables(name: str, url: str) -> Mapping[str, str]:
 
 
 class _Sink:
-    """Counts what it is sent."""
+    """Counts the requests that it receives."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -88,7 +88,7 @@ class _Sink:
 
 @contextmanager
 def _sink() -> Iterator[_Sink]:
-    """A collector that forgets what it gets."""
+    """Run a collector that discards what it receives."""
     sink = _Sink()
 
     class Handler(BaseHTTPRequestHandler):
@@ -99,7 +99,7 @@ def _sink() -> Iterator[_Sink]:
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     sink.url = f"http://127.0.0.1:{server.server_port}"

@@ -28,15 +28,15 @@ def throughput(
     turns: int,
     also: Sequence[Callable[[Results, Entrant], None]] = (),
 ) -> None:
-    """Turns a second from the first `enqueue` to the last reply.
+    """Measure turns per second from the first `enqueue` to the last reply.
 
     Args:
-        results: Get what is measured.
-        contender: Who is measured.
-        servers: Where.
-        processes: Worker processes.
-        turns: Of a contender that is fast.
-        also: What to measure on the same processes afterwards: `latency`, then `enqueue`.
+        results: Receives the measured values.
+        contender: The measured system.
+        servers: The servers that it uses.
+        processes: Number of worker processes.
+        turns: Number of turns for a fast contender.
+        also: Further cases to measure on the same processes: `latency`, then `enqueue`.
     """
     count = max(20, int(turns * contender.scale))
     conversations = [f"c-{number}" for number in range(count)]
@@ -66,7 +66,7 @@ def _wait(running: Entrant, conversations: Sequence[str]) -> float:
 
 
 def latency(results: Results, running: Entrant) -> None:
-    """Single turns, one after the other, on an idle system."""
+    """Measure single turns, one after the other, on an idle system."""
     conversations = [f"l-{number}" for number in range(max(10, int(60 * running.contender.scale)))]
     running.prepare(conversations)
     seconds = running.ask(conversations)
@@ -77,7 +77,7 @@ def latency(results: Results, running: Entrant) -> None:
 
 
 def enqueue(results: Results, running: Entrant) -> None:
-    """The producer alone, when the workers have ended."""
+    """Measure the producer alone, after the workers have ended."""
     count = max(20, int(400 * running.contender.scale))
     running.stop_workers()
     running.producer.send("enqueue", [f"e-{number}" for number in range(count)])
@@ -91,11 +91,11 @@ def enqueue(results: Results, running: Entrant) -> None:
 def in_flight(
     results: Results, contender: Contender, servers: Servers, *, at_once: int, delay: float
 ) -> None:
-    """One worker process with very many turns in flight, whose queue is full when it begins.
+    """Measure one worker process with very many turns in flight, which starts with a full queue.
 
-    The ideal is as many turns a second as are in flight over the seconds of the model. It is
-    measured from the end of the first of four times as many on: until then, fewer are in flight.
-    One that runs a turn at a time is asked for four.
+    The ideal rate is the number of turns in flight divided by the model's seconds. Four times as
+    many turns are enqueued, and the rate is measured after the first batch, because fewer are in
+    flight before. A contender that runs one turn at a time gets only four.
     """
     case = f"{at_once:,} turns in flight in one worker process, model of {delay:g} s"
     count, first = (4 * at_once, at_once) if contender.parallel else (4, 1)

@@ -31,7 +31,7 @@ async def open_ticket(subject: str, context: ToolContext) -> dict[str, str]:
     Args:
         subject: What it is about, in one line.
     """
-    # The key is the same when the call is repeated, so the ticket system opens one ticket only.
+    # A repeated call has the same key, so the ticket system opens only one ticket.
     return {"ticket": context.idempotency_key[-8:], "subject": subject}
 
 

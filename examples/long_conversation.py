@@ -1,4 +1,4 @@
-"""A conversation that outgrows its window: its beginning is summarised, its transcript is kept.
+"""A conversation longer than its window: the beginning is summarised, the transcript is kept.
 
 Everything runs in this process, without a server. Workers do the same in the background.
 """

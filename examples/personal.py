@@ -1,6 +1,6 @@
 """A context for each turn: the prompt, the tools and an approval depend on who asks.
 
-Runs by itself, in eager mode and without a model.
+Runs without other processes, in eager mode and without a model.
 """
 
 from __future__ import annotations

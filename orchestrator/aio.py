@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _THREADS = 16
 
 _LINES = 64
-"""Lines of an export in one call."""
+"""Maximum lines of an export that one call reads."""
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ class AsyncOrchestrator:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        # In one of the threads: closing waits for the follower's thread to end.
+        # Runs in a thread, because closing waits for the follower's thread to end.
         await self.call(self.sync.close)
         self.call.close()
         self._bell.close()
@@ -281,7 +281,7 @@ class AsyncTurnHandle:
         await self._orchestrator.retry(self.turn_id)
 
     async def pending(self) -> list[PendingCall]:
-        """Tool calls that wait; see `TurnHandle.pending`."""
+        """Calls that wait for an answer; see `TurnHandle.pending`."""
         return await self._orchestrator.call(self._handle.pending)
 
     async def approve(
@@ -330,9 +330,10 @@ class AsyncTurnHandle:
         turn = await self.info()
         try:
             async with asyncio.timeout(timeout):
-                # More than once if the message joins another turn meanwhile, which then answers it.
+                # Loops if the message joins another turn in the meantime, because that turn answers
+                # it.
                 while not turn.status.ended:
-                    # From the newest event that the turn knows: the event that ends it has a higher
+                    # Start at the turn's newest recorded event: the event that ends it has a higher
                     # number.
                     async for _ in self._follow(turn.turn_id, turn.last_event):
                         pass
@@ -367,12 +368,13 @@ class AsyncTurnHandle:
                 for event in found:
                     after = event.number
                     yield event
-                    # A newer release may have another kind of end; the turn's status says so.
+                    # A newer release may use another kind of end event, so the turn's status
+                    # decides.
                     if event.type is EventType.UNKNOWN and (await self.status()).ended:
                         return
                 if found:
                     continue
-                # No events for a while: they may have been lost in a failover, so the turn is read.
+                # No events for a while. They may have been lost in a failover, so read the turn.
                 last = await self._orchestrator.call(
                     partial(last_events, self._orchestrator.sync.store, turn_id, after)
                 )

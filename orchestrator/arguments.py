@@ -12,7 +12,7 @@ from agentapi.decoding.json_schema import CAREFUL, faults_of
 from agentapi.errors import InvalidInput
 
 _MOST: Final = 5
-"""Maximum faults that one error lists."""
+"""Maximum number of faults in one error message."""
 
 
 def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -28,10 +28,10 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
     Raises:
         InvalidInput: They do not match; the text lists the faults without the values.
     """
-    # Only edited arguments need it.
+    # Imported here, because only edited arguments need it.
     import jsonschema_rs
 
-    # As JSON, as the tool receives it: a tuple is an array.
+    # Validate the JSON form, which the tool receives: a tuple becomes an array.
     plain = orjson.loads(orjson.dumps(dict(arguments)))
     try:
         validator = jsonschema_rs.validator_for(dict(schema), **CAREFUL)

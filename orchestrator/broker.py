@@ -24,15 +24,15 @@ from agentapi.urls import without_password
 log = logging.getLogger("agentapi.broker")
 
 BROKER_ERRORS: Final = (OperationalError, OSError, redis.RedisError, AMQPError)
-"""Errors of kombu when the broker cannot be used. It does not translate all of them: a refused
-login is an error of the driver."""
+"""Errors of kombu when the broker cannot be used. Kombu does not translate all of them: a refused
+login stays an error of the driver."""
 
 
 class Wakeups(Protocol):
     """Notifies workers of turns that may run now."""
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
-        """Send them all."""
+        """Send all the wake-ups."""
         ...
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class CeleryWakeups:
         self._away = False
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
-        """Send them all."""
+        """Send all the wake-ups."""
         if not wakeups:
             return
         try:

@@ -22,7 +22,7 @@ OPEN: Final = frozenset(status for status in TurnStatus if not status.ended)
 FAILED: Final = frozenset({TurnStatus.FAILED})
 
 REFUSALS: Final = (ConversationBusy, TenantMismatch, TurnNotFound, TurnNotRetryable)
-"""Errors that concern one turn only."""
+"""Errors that affect only one turn; the others are still changed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,8 @@ class BulkResult:
     """The result of `retry_all` or `cancel_all`.
 
     Attributes:
-        turn_ids: Turns that were retried or cancelled; after a dry run those that would be.
-        refused: Turns that could not be changed, each with the reason.
+        turn_ids: Turns that were retried or cancelled; after a dry run, those that would have been.
+        refused: Turns that could not be changed, each with its reason.
         dry_run: Whether nothing was changed.
     """
 
@@ -41,15 +41,15 @@ class BulkResult:
 
 
 def narrowed(query: TurnQuery, allowed: frozenset[TurnStatus], *, done: str) -> TurnQuery:
-    """The query for turns that an operation can be applied to.
+    """Restrict a query to the turns that an operation can change.
 
     Args:
         query: The caller's query.
-        allowed: Statuses of the turns that it can be applied to.
-        done: What it does to a turn, such as `retried`, for errors.
+        allowed: Statuses of the turns that the operation can change.
+        done: What the operation does to a turn, such as `retried`, for error messages.
 
     Raises:
-        InvalidInput: There is no filter, or it only selects other turns.
+        InvalidInput: There is no filter, or the filters exclude all of these turns.
     """
     if query == TurnQuery():
         raise InvalidInput(
@@ -74,11 +74,11 @@ def apply(
     dry_run: bool,
     limit: int | None,
 ) -> BulkResult:
-    """Change each turn, and continue if one is refused.
+    """Change each turn; continue if one is refused.
 
     Args:
         turns: The turns that were found.
-        change: Changes one, by its id.
+        change: Changes one turn, by its id.
         dry_run: Whether to change nothing.
         limit: Maximum number of turns; all when not given.
     """

@@ -27,7 +27,7 @@ class Orchestrator(DataProducer):
     """Enqueues turns and returns a handle for each. Safe to share between threads.
 
     Attributes:
-        settings: Its settings.
+        settings: The producer's settings.
         store: The turn store it writes to.
         follower: Delivers turns' events to waiting readers.
     """
@@ -47,8 +47,8 @@ class Orchestrator(DataProducer):
         Raises:
             InvalidInput: An argument is not valid (see `TurnRequest` and its subclasses
                 `InvalidMessage`, `InvalidConversationId`, `InvalidContext`, `UnknownAgent`).
-            ConversationBusy: The conversation has too many turns that have not ended, or has any
-                and `on_busy` is ``reject``.
+            ConversationBusy: The conversation has too many turns that have not ended, or it has at
+                least one and `on_busy` is ``reject``.
             TenantMismatch: The conversation belongs to another tenant.
             StoreUnavailable: Redis is out of reach. The turn may still have been accepted: repeat
                 the call with an `idempotency_key`, and it is accepted only once.
@@ -59,8 +59,8 @@ class Orchestrator(DataProducer):
         """Enqueue many turns with one pipeline to Redis and one connection to the broker.
 
         All requests are checked before the first is written. Turns of one conversation run in
-        the order given. Raises the same as `enqueue`, for the first turn that was refused; the
-        others have been accepted and will run.
+        the order given. Raises the same errors as `enqueue`, for the first turn that is refused;
+        the other turns are accepted and will run.
         """
         return [TurnHandle(self, *accepted) for accepted in self.accept(requests)]
 
@@ -69,19 +69,20 @@ class Orchestrator(DataProducer):
 
         The new turn runs in a copy of the conversation with the messages before the turn; the
         original does not change. Copied steps are not run again. User, tenant, metadata, context,
-        client tools and options are the same as the turn's. It has no deadline and no parent.
+        client tools and options are the same as the turn's. The new turn has no deadline and no
+        parent.
 
         Args:
             turn_id: The turn, whether or not it has ended.
-            options: `step` (how many steps to take over, 0 by default; `timeline` shows them),
+            options: `step` (how many steps to copy, 0 by default; `timeline` shows them),
                 `message` (in place of the user's; text keeps the turn's images and files),
                 `idempotency_key` (a repeat with the same key returns the first fork) and `by` (who
-                asks, kept as `Turn.forked_from`).
+                asks for the fork, stored in `Turn.forked_from`).
 
         Raises:
             InvalidInput: A fork cannot begin at that step, or the message is not valid.
             TurnNotForkable: The steps, the history or the attachments are no longer stored.
-            TurnNotFound: It ended longer than `turn_retention` ago.
+            TurnNotFound: The turn ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach. Repeat the call with an `idempotency_key`.
         """
         return TurnHandle(self, *self.accept_fork(fork_request(turn_id, options)))
@@ -89,8 +90,8 @@ class Orchestrator(DataProducer):
     def gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> GatherHandle:
         """Ask several agents in parallel, each in its own conversation.
 
-        The wait is itself a turn. It occupies no worker while it waits, survives the death of any
-        process, and cancels the others if it is cancelled.
+        A turn of its own waits for the replies. It occupies no worker while it waits, survives the
+        death of any process, and cancels the other turns if it is cancelled.
 
         Args:
             turns: Agents and their messages, as `Ask` or as pairs; at most `max_children`.

@@ -36,10 +36,10 @@ _ANSWER_TIMEOUT: Final = 1.5
 """Seconds to wait for the workers' answers."""
 
 _CHECK_TIMEOUT: Final = 12.0
-"""Seconds that workers have for their checks. A provider that does not answer takes five."""
+"""Seconds that workers have for their checks. An unresponsive provider takes five of them."""
 
 _LOOK_AGAIN: Final = 0.5
-"""Seconds between two queries about running checks."""
+"""Seconds between polls for the results of running checks."""
 
 Answers = Sequence[tuple[str, WorkerReport | None]]
 """The report of each worker by name; None for an answer that is not a report."""
@@ -77,12 +77,12 @@ def _environment(kind: type[Settings]) -> Iterator[Finding]:
 
 
 def _agents_here(settings: Settings) -> Iterator[Finding]:
-    """Check that the modules that are named here can be imported. A worker that cannot import them
-    does not start."""
+    """Check that the modules named in this process's settings can be imported. A worker that cannot
+    import its modules does not start."""
     if not settings.agents:
         return
     try:
-        # A module may print, and stdout may be read by a program.
+        # A module may print while it is imported, but a program may be reading stdout.
         with contextlib.redirect_stdout(sys.stderr):
             found = find_agents(settings.agents)
     except AgentAPIError as error:
@@ -134,7 +134,7 @@ def _workers(settings: Settings, facts: RedisFacts | None) -> Iterator[Finding]:
     yield ok("broker.reachable", f"at {without_password(settings.broker_url)}")
     yield from worker_findings(answers)
     if not answers:
-        # Without workers there is only the number that the last ones left behind.
+        # Without workers, the only source is the number that the last workers stored.
         if facts is not None and facts.queues not in (None, settings.queues):
             which = f"the last workers had {facts.queues}"
             yield queues_finding(settings.queues, int(facts.queues or 0), which)
@@ -159,7 +159,7 @@ def _sweep(settings: Settings) -> Iterator[Finding]:
 
 
 def _ask(settings: Settings) -> Answers:
-    """The workers' reports, after the checks that they make for it."""
+    """Ask the workers to check themselves, and return their reports."""
     app: Any = producer_app(settings)
     try:
         with app.connection_for_write() as connection:
@@ -183,8 +183,8 @@ def _broadcast(app: Any, *, check: bool = False, expected: int | None = None) ->
 
     Args:
         app: Sends the question.
-        check: Whether they are to check themselves.
-        expected: How many answers to wait for; all that come in time when not given.
+        check: Whether each worker checks itself first.
+        expected: How many answers to wait for; when not given, all that arrive in time.
     """
     replies = app.control.broadcast(
         COMMAND,

@@ -24,10 +24,10 @@ class EagerWakeups:
         self._app = app
 
     def send(self, wakeups: Sequence[Wakeup]) -> None:
-        """Run the turns, and those that wait behind them, one after the other."""
+        """Run the turns, and then the turns queued behind them, one after the other."""
         for wakeup in wakeups:
             self._app.dispatcher.send(wakeup)
-        # Overdue errands, such as deadlines: there is no sweep here to carry them out.
+        # Carry out overdue errands, such as deadlines, because no sweep runs here.
         self._app.runtime.carry_out_errands()
 
     def close(self) -> None:

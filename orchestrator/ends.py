@@ -1,4 +1,4 @@
-"""The ends of turns, followed from any position."""
+"""Follows the ends of turns from any position."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from orchestrator.blocking import BlockingCalls
 from orchestrator.listing import checked, seconds, statuses_of
 
 AT_ONCE: Final = 256
-"""Maximum ends in one read."""
+"""Maximum number of ends in one read."""
 
 GATHER: Final = 0.05
-"""Seconds between two waiting reads. Each read covers 256 streams, so ends are read in batches."""
+"""Seconds between two blocking reads. Each read covers 256 streams, so ends are read in batches."""
 
 LONGEST_WAIT: Final = 5.0
 BELL_WAIT: Final = 1.0
-"""Maximum seconds that one read waits: in the caller's thread, and in our own thread, which must
+"""Maximum seconds that one read blocks: in the caller's thread, and in our own thread, which must
 end soon after its producer is closed."""
 
 
@@ -50,7 +50,7 @@ _ENDS: Final = frozenset(EndFilters.__annotations__)
 
 
 def wanted_end(filters: EndFilters) -> Callable[[TurnEnd], bool]:
-    """Which ends are wanted.
+    """Build the filter for ends from the caller's filters.
 
     Raises:
         InvalidInput: A filter is unknown or not valid.
@@ -67,10 +67,10 @@ def wanted_end(filters: EndFilters) -> Callable[[TurnEnd], bool]:
 
 
 def position_of(after: str | float | datetime | None) -> str | float | None:
-    """A position as the store takes it.
+    """Convert a position to the form that the store takes.
 
     Raises:
-        InvalidInput: It is a time that is not valid.
+        InvalidInput: The position is a time that is not valid.
     """
     if after is None or isinstance(after, str):
         return after
@@ -83,11 +83,11 @@ def follow(
     timeout: float | None,
     wanted: Callable[[TurnEnd], bool],
 ) -> Iterator[TurnEnd]:
-    """Ends behind a position, until none came for `timeout` seconds.
+    """Yield the ends after a position; stop when none arrives for `timeout` seconds.
 
     Raises:
-        StoreUnavailable: Redis is out of reach; or the time is up, and a shard of a cluster did
-            not say whether it has more.
+        StoreUnavailable: Redis is out of reach, or the timeout has passed and a shard of a cluster
+            has not answered whether it has more ends.
     """
     quiet_since = time.monotonic()
     while True:
@@ -109,7 +109,7 @@ def follow(
 class EndsBell:
     """Wakes any number of followers on an event loop when there are new ends.
 
-    One thread and one connection wait for all of them, and only while somebody follows.
+    One thread and one connection wait for all followers, and only while there are any.
     """
 
     def __init__(self, store: ListStore) -> None:
@@ -120,12 +120,12 @@ class EndsBell:
         """Number of waits that have begun."""
 
     async def wait(self, position: str | float | None, waits: int) -> None:
-        """Wait for an end, for a second at most.
+        """Wait for an end, for at most one second.
 
         Args:
-            position: Where the follower found nothing new.
-            waits: What `waits` was before it looked. If a wait has begun since, from a later
-                position, the follower must look again.
+            position: The position after which the follower found no new ends.
+            waits: The value of `waits` before the follower looked. If a wait has since begun from a
+                later position, the follower must look again.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -134,14 +134,14 @@ class EndsBell:
             self.waits += 1
             read = self._call(partial(self._store.ends, position, 1, BELL_WAIT))
             self._waiting = asyncio.ensure_future(read)
-            # Should every follower be gone by then, nobody asks for its error.
+            # If every follower is gone by then, nobody retrieves its error.
             self._waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         elif waits != self.waits:
             return
         await asyncio.shield(self._waiting)
 
     def close(self) -> None:
-        """Let the thread end after the wait that runs."""
+        """Let the thread end after its current wait."""
         self._call.close()
 
 
@@ -152,7 +152,7 @@ async def follow_async(
     after: str | float | None,
     wanted: Callable[[TurnEnd], bool],
 ) -> AsyncGenerator[TurnEnd]:
-    """Ends behind a position, without an end."""
+    """Yield the ends after a position, forever."""
     while True:
         waits = bell.waits
         found = await call(partial(store.ends, after, AT_ONCE))

@@ -1,4 +1,4 @@
-"""Findings about a fleet from the workers' reports: what is wrong, and what to do."""
+"""Derives findings about a fleet from the workers' reports: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_SWEEP_AGE: Final = 5.0
 """Seconds since the last complete sweep after which the sweep counts as broken."""
 
 POOL: Final = "workers.celery_ext.pool:TurnPool"
-"""The pool that turns need."""
+"""The Celery pool that workers must use."""
 
 Reports = Mapping[str, WorkerReport]
-"""One report for each name of a worker."""
+"""Reports by worker name."""
 
 
 def by_name(answers: Sequence[tuple[str, WorkerReport | None]]) -> Reports:
-    """The reports by worker; those of several processes of one name are numbered.
+    """Group reports by worker name; processes that share a name get numbers.
 
     Args:
         answers: See `worker_findings`.
@@ -39,10 +39,10 @@ def by_name(answers: Sequence[tuple[str, WorkerReport | None]]) -> Reports:
 
 
 def worker_findings(answers: Sequence[tuple[str, WorkerReport | None]]) -> Iterator[Finding]:
-    """Check that workers answer, each under its own name, and all of one release.
+    """Check that workers answer, that their names differ, and that they run the same release.
 
     Args:
-        answers: Each answer with the worker's name; None for one that is not a report.
+        answers: Pairs of worker name and report; None for an answer that is not a report.
     """
     if not answers:
         yield fail(
@@ -82,10 +82,10 @@ def fleet_findings(
 
     Args:
         reports: By worker.
-        queues: `AGENTAPI_QUEUES` here.
+        queues: `AGENTAPI_QUEUES` of this process.
         server: Identifies the Redis that this process uses; None if it cannot be reached.
-        address: Its address.
-        release: That of this process; empty if it is not to be compared.
+        address: The address of that Redis.
+        release: The release of this process; empty to skip the comparison.
     """
     if not reports:
         return
@@ -147,10 +147,10 @@ def _releases(reports: Reports, here: str) -> Iterator[Finding]:
 
 
 def _protocols(reports: Reports) -> Iterator[Finding]:
-    """Check that this process can read what the workers write."""
+    """Check that this process can read the records that the workers write."""
     for worker, report in sorted(reports.items()):
         if report.protocol > PROTOCOL:
-            # Turns run: what it writes is what the whole fleet can read.
+            # Turns still run, because the fleet writes only versions that all its workers can read.
             yield warn(
                 "workers.protocol",
                 f"{worker} knows version {report.protocol} of the turn protocol, but this release "
@@ -193,12 +193,12 @@ def _queues(reports: Reports, here: int) -> Iterator[Finding]:
 
 
 def queues_finding(here: int, fleet: int, which: str) -> Finding:
-    """Two numbers of queues.
+    """The finding that numbers of queues differ.
 
     Args:
-        here: `AGENTAPI_QUEUES` here.
+        here: `AGENTAPI_QUEUES` of this process.
         fleet: The number that most workers have.
-        which: Who has another number than this process.
+        which: The processes whose number differs from this process's.
     """
     return fail(
         "queues.disagree",
@@ -300,7 +300,8 @@ def own_findings(reports: Reports) -> Iterator[Finding]:
     found: dict[Finding, list[str]] = defaultdict(list)
     for worker, report in sorted(reports.items()):
         for finding in report.findings:
-            # Redis looks the same from everywhere, and the names are compared here.
+            # Findings about Redis are the same for every worker, and names are compared in this
+            # process.
             if finding.subject not in _ASKED_HERE and finding.code != "workers.same_name":
                 found[finding].append(worker)
         if report.ahead is not None:
@@ -332,7 +333,7 @@ def sweep_finding(since: float | None, interval: float) -> Finding:
     """Check that the sweep looks for lost turns.
 
     Args:
-        since: Seconds since the last complete sweep, or None when there was none.
+        since: Seconds since the last complete sweep; None if there was none.
         interval: Seconds between sweeps.
     """
     if since is not None and since <= max(MAX_SWEEP_AGE, 3 * interval):
@@ -356,7 +357,7 @@ _SHOWN: Final = 5
 
 
 def _listed(names: Collection[str]) -> str:
-    """Some names, and how many more there are."""
+    """The first names, and how many more there are."""
     shown = sorted(names)[:_SHOWN]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return f"{', '.join(shown)}{more}"

@@ -32,17 +32,16 @@ ANSWER_TIMEOUT: Final = 1.0
 """Seconds that workers have to answer."""
 
 SHARE: Final = 0.05
-"""Maximum share of the time for which a reader keeps Redis busy: slow reads are repeated less
-often."""
+"""Maximum share of the time that a reader keeps Redis busy. Slow reads are repeated less often."""
 
 REMEMBERED: Final = 60.0
 """Seconds for which a worker is still shown after it stops answering."""
 
 FAILURES: Final = 20
-"""Maximum failed turns in a snapshot."""
+"""Maximum number of failed turns in a snapshot."""
 
 _LOOKED_AT: Final = 100
-"""Number of failed turns from which these are selected."""
+"""Number of newest failed turns from which `FAILURES` are selected."""
 
 
 class WorkerState(StrEnum):
@@ -53,7 +52,7 @@ class WorkerState(StrEnum):
     FULL = "full"
     """All its slots are taken."""
     STOPPING = "stopping"
-    """It shuts down: it finishes its turns, and takes no more."""
+    """It is shutting down: it finishes its turns, and takes no more."""
     STALLED = "stalled"
     """It takes no turns because one of its parts does not respond."""
     NO_REDIS = "no redis"
@@ -97,18 +96,19 @@ class FleetWorker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetTurns:
-    """The first turns of all conversations. Turns behind them wait for their own conversation.
+    """Counts of the first turns of all conversations. Turns behind them wait for their
+    conversation.
 
     Attributes:
-        ready: How many can run but have no worker.
+        ready: How many turns can run but have no worker.
         ready_by_queue: The same, by queue.
-        running: How many have a worker.
-        parked: How many wait without a worker, by what they wait for: ``provider``,
+        running: How many turns have a worker.
+        parked: How many turns wait without a worker, by what they wait for: ``provider``,
             ``tool_server``, ``approval``, ``client``, ``children``, or ``other``.
-        oldest: The ready turn that waits longest; None if none is ready.
-        oldest_seconds: Seconds for which it has waited.
-        since_sweep: Seconds since lost turns were last looked for; None before the first time, or
-            if that is not known.
+        oldest: The ready turn that has waited longest; None if none is ready.
+        oldest_seconds: Seconds that this turn has waited.
+        since_sweep: Seconds since the last sweep; None before the first sweep, or if that is not
+            known.
         missing: The part of a cluster that did not answer and is not counted; None if all shards
             answered.
     """
@@ -128,11 +128,11 @@ class FleetProvider:
     """A provider, as the fleet knows it.
 
     Attributes:
-        held: Seconds for which no call is allowed, because it asked clients to wait.
-        open: None while its breaker is closed; otherwise seconds until a call may probe it, 0 or
-            less if one may now.
-        requests: Requests of the last minute; counted for providers with a limit only.
-        tokens: Their tokens.
+        held: Seconds during which no call is allowed, because the provider asked clients to wait.
+        open: None while its breaker is closed; otherwise seconds until a call may probe the
+            provider, 0 or less if a call may do so now.
+        requests: Requests of the last minute; counted only for providers with a limit.
+        tokens: Tokens of these requests.
         limit: The fleet's limits, from the workers' settings.
     """
 
@@ -149,14 +149,14 @@ class FleetSnapshot:
     """A snapshot of the fleet.
 
     Attributes:
-        taken_at: When, in seconds since 1970 by this machine's clock.
-        asked: Whether the workers have ever been asked; until then none is known.
-        workers: By name: those that answered, and those that did until a short while ago.
+        taken_at: When it was taken, in seconds since 1970 by this machine's clock.
+        asked: Whether the workers have ever been asked; until then, no worker is known.
+        workers: Workers by name: those that answered, and those that did until a short while ago.
         turns: None while Redis is out of reach.
-        providers: Those of the workers' agents; empty while Redis is out of reach.
-        failures: Failed turns, those that ended last first, out of the newest accepted ones; None
-            if lists are switched off, or while Redis is out of reach.
-        redis_fault: Why Redis could not be asked, or None.
+        providers: Providers of the workers' agents; empty while Redis is out of reach.
+        failures: The newest failed turns, the last to end first; None if lists are switched off, or
+            while Redis is out of reach.
+        redis_fault: Why Redis could not be read, or None.
         broker_fault: Why the workers could not be asked, or None.
         gaps: Descriptions of what is missing because cluster shards do not answer.
     """
@@ -188,8 +188,8 @@ class FleetSnapshot:
 
     @property
     def minute(self) -> Done:
-        """What the workers that answered did in the last minute. Work of workers that are gone is
-        not included."""
+        """What the workers that answered did in the last minute. The work of workers that are gone
+        is not included."""
         return sum((now.minute for now in self._answered()), start=Done())
 
     @property
@@ -205,7 +205,7 @@ class FleetSnapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """A worker's last answer, to which question, and when."""
+    """A worker's last answer, the question it belongs to, and its time."""
 
     activity: WorkerActivity | None
     question: int
@@ -213,7 +213,7 @@ class _Seen:
 
 
 class _Kept(Generic[T]):
-    """Something whose reading takes no more than a `SHARE` of the time."""
+    """A cached value, read so seldom that reading takes at most `SHARE` of the time."""
 
     def __init__(
         self, read: Callable[[], T], missing: Callable[[T], Missing | None] = lambda _: None
@@ -223,33 +223,33 @@ class _Kept(Generic[T]):
         self._kept: tuple[T, float] | None = None
 
     def get(self) -> T:
-        """Read it, or return what was read before."""
+        """Read the value, or return the one that was read before."""
         began = time.monotonic()
         if self._kept is None or began >= self._kept[1]:
             found = self._read()
             ended = time.monotonic()
-            # A wait for a shard that is away keeps no server busy.
+            # Waiting for an unavailable shard keeps no server busy, so that time does not count.
             rest = 0.0 if self._missing(found) else (ended - began) * (1 / SHARE - 1)
             self._kept = found, ended + rest
         return self._kept[0]
 
 
 class FleetReader:
-    """Reads snapshots. Safe to share between threads, whose readings then follow each other.
+    """Reads snapshots. Safe to share between threads, which then read one after the other.
 
-    It blocks: call it in a thread. Where Redis takes long to count what waits, because very many
-    turns do, a snapshot has the counts of some seconds ago.
+    It blocks, so call it in a thread. If very many turns wait and Redis takes long to count them, a
+    snapshot has counts from some seconds ago.
     """
 
     def __init__(
         self, settings: Settings, store: TurnStore, *, traffic: Traffic | None = None
     ) -> None:
-        """Connect to nothing yet.
+        """Create the reader; it connects when first used.
 
         Args:
             settings: Where Redis and the broker are, and how many queues there are.
-            store: Where the turns are; it stays open.
-            traffic: What the fleet shares about its providers; from Redis when not given.
+            store: The turn store; `close` leaves it open.
+            traffic: The fleet's shared state of its providers; read from Redis when not given.
         """
         self._settings = settings
         self._store = store
@@ -262,15 +262,15 @@ class FleetReader:
         self._question = 0
 
     def read(self, *, ask_workers: bool = True) -> FleetSnapshot:
-        """Read a snapshot. It takes about a second, which is what workers get to answer.
+        """Read a snapshot. It takes about a second, the time that workers have to answer.
 
         Args:
-            ask_workers: Whether to ask; otherwise it has what they said last, and takes
-                milliseconds.
+            ask_workers: Whether to ask the workers. If not, the snapshot contains their last
+                answers, and the call takes milliseconds.
 
         Returns:
-            The snapshot. What cannot be reached is missing in it, and it says why. A shard of a
-            cluster that does not answer delays it by `redis_timeout` at most.
+            The snapshot. It omits what cannot be reached, and says why. A cluster shard that does
+            not answer delays the call by at most `redis_timeout`.
         """
         with self._lock:
             fault = self._ask_workers() if ask_workers else None
@@ -286,7 +286,7 @@ class FleetReader:
                 return replace(snapshot, redis_fault=str(error))
 
     def close(self) -> None:
-        """Close its connections; the store stays open."""
+        """Close the connections; the store stays open."""
         with self._lock:
             self._traffic.close()
             app, self._app = self._app, None
@@ -294,7 +294,7 @@ class FleetReader:
                 app.close()
 
     def _ask_workers(self) -> str | None:
-        """Ask all workers what they do; returns why that was not possible."""
+        """Ask all workers for their activity; returns an error text if that failed."""
         self._question += 1
         if self._app is None:
             self._app = producer_app(self._settings)
@@ -318,7 +318,7 @@ class FleetReader:
         self._seen = {
             key: seen
             for key, seen in self._seen.items()
-            # A worker that was started again under its name takes the place of the one before.
+            # A worker that was restarted under the same name replaces the earlier one.
             if self._is_new(seen) or (key[0] not in answered and now - seen.at < REMEMBERED)
         }
         return [
@@ -396,17 +396,17 @@ class FleetReader:
         if not self._settings.list_limit:
             return Paged(items=(), cursor=None)
         query = TurnQuery(statuses=frozenset({TurnStatus.FAILED}))
-        # Lists are by time of acceptance, which is nearly that of the end.
+        # Lists are sorted by time of acceptance, which approximates the time of the end.
         page = self._store.lists.turns(query, _LOOKED_AT, partial=True)
         found = sorted(page.items, key=lambda turn: turn.ended_at or 0.0, reverse=True)
         return replace(page, items=found[:FAILURES])
 
 
 def turns_of(backlog: Backlog, queues: int) -> FleetTurns:
-    """The turns of a backlog, with the ready ones by queue.
+    """Summarise a backlog, with the ready turns counted by queue.
 
     Args:
-        backlog: What turns wait for.
+        backlog: The turns by what they wait for.
         queues: How many queues the fleet has.
     """
     ready = Counter(dict.fromkeys(queue_names(queues), 0))

@@ -1,4 +1,4 @@
-"""The turns of a gather or a chain, checked, and the replies of a gather."""
+"""Checks the turns of a gather or a chain, and reads the replies of a gather."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentapi.agents.definition import AgentDefinition
 
 Link: TypeAlias = "Ask | str | Agent | tuple[str | Agent, str]"
-"""One turn: an `Ask`, a pair of agent and message, or, in a chain, only an agent."""
+"""One turn: an `Ask`, a pair of agent and message, or, in a chain, an agent alone."""
 
 
 def replies_of(
@@ -78,7 +78,7 @@ def checked_asks(
 def check_flow_context(
     asks: Sequence[Ask], known: Mapping[str, AgentDefinition], context: object
 ) -> None:
-    """Check that every agent that is known here can read the context, which all of them get.
+    """Check that every agent known to this process can read the context, which all of them get.
 
     Raises:
         InvalidContext: One of them cannot.

@@ -40,7 +40,7 @@ _STEP_BYTES: Final = 65_536
 
 _SEARCHED: Final = 1_000
 _READ_BYTES: Final = 1_048_576
-"""Maximum messages, and their bytes, that are read in one step."""
+"""Maximum number of messages, and of their bytes, that one step reads."""
 
 _FOREVER: Final = -1.0
 
@@ -53,12 +53,12 @@ class ForkRequest:
 
     Attributes:
         turn_id: The turn.
-        step: Number of its steps to copy, as counted in its timeline. They are not run again; 0
-            begins with the message. A number at which a call has no result, or after the reply, is
-            refused.
+        step: How many of its steps to copy, as counted in its timeline. They are not run again; 0
+            begins with the message. A fork cannot begin where a call has no result yet, or after
+            the reply.
         message: The message to send instead: text, or a list of texts, `Image` and `File`. Text
             keeps the turn's images and files; None keeps everything.
-        key: Identifies the fork: a repeat with the same key is the same fork.
+        key: Identifies the fork: a repeat with the same key returns the same fork.
         by: Who asks for it; stored with the new turn.
     """
 
@@ -76,7 +76,7 @@ class ForkPlan:
     Attributes:
         source: The turn that is run again.
         turn: The new turn.
-        place: The last message of the history to copy; None if nothing comes before the turn.
+        place: The last message of the history to copy; None if no message precedes the turn.
     """
 
     source: Turn
@@ -85,7 +85,7 @@ class ForkPlan:
 
 
 def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> ForkPlan:
-    """Plan the writes. Changes nothing.
+    """Plan the writes of a fork, without changing anything.
 
     Raises:
         InvalidInput: The step or the message is not valid.
@@ -135,7 +135,7 @@ def plan_fork(store: TurnStore, settings: Settings, request: ForkRequest) -> For
 
 
 def copy_history(store: TurnStore, settings: Settings, plan: ForkPlan) -> None:
-    """Copy the messages before the turn. A repeat continues where the copy ends.
+    """Copy the messages before the turn. A repeated call continues where the copy ends.
 
     Until the fork's turn is enqueued, the copy expires after `turn_retention`.
 
@@ -174,7 +174,7 @@ def copy_history(store: TurnStore, settings: Settings, plan: ForkPlan) -> None:
 
 
 def size_of_history(store: TurnStore, source: Turn, last: int, limit: int) -> int:
-    """Bytes of the history up to a position; more than the limit for anything above it.
+    """Bytes of the history up to a position. Counting stops once the limit is exceeded.
 
     Raises:
         StoreUnavailable: Redis is out of reach.
@@ -219,30 +219,31 @@ def _may_begin(timeline: Timeline, number: int) -> bool:
         return False
     last = before[-1]
     if last.kind == "model":
-        # Behind a reply the turn is over; a response that was cut off goes on in the next step.
+        # The turn is over after a reply. A response that was cut off continues in the next step.
         return last.outcome == "rejected"
     return _open_calls(before) == 0
 
 
 def _known(timeline: Timeline, before: Sequence[TimelineStep]) -> bool:
-    """Whether the messages of these steps are kept. Rejected replies and parts are not needed."""
+    """Whether the messages of these steps are stored. Rejected replies and partial ones are not
+    needed."""
     return timeline.complete and all(
         step.message is not None or (step.kind == "model" and step.calls == 0) for step in before
     )
 
 
 def _open_calls(steps: Sequence[TimelineStep]) -> int:
-    """How many calls have no result."""
+    """The number of calls without a result."""
     asked = sum(step.calls for step in steps)
     return asked - sum(step.kind == "tool" for step in steps)
 
 
 def _messages_before(past: TurnPast, timeline: Timeline, number: object) -> list[Message]:
-    """The messages of the first steps, each result behind its response.
+    """The messages of the first steps, each result after its response.
 
     Raises:
         InvalidInput: A fork cannot begin at that step.
-        TurnNotForkable: The steps are not kept.
+        TurnNotForkable: The steps are no longer stored.
     """
     steps = [step for step in timeline.steps if not step.repeated]
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= len(steps):
@@ -270,10 +271,10 @@ def _messages_before(past: TurnPast, timeline: Timeline, number: object) -> list
     }
     messages: list[Message] = list(past.turn.prior)
     for step, following in zip_longest(said, said[1:]):
-        # Only what comes behind the last one is nothing.
+        # `step` is never None: `zip_longest` pads only `following`, after the last step.
         if step is None or step.kind == "tool" or step.message is None:
             continue
-        # The text of a response that was cut off is in the next one.
+        # The next response contains the text of one that was cut off.
         if step.kind == "model" and not step.calls and following and following.kind == "model":
             continue
         message = from_dict(step.message)
@@ -292,7 +293,7 @@ def _agent_at(source: Turn, timeline: Timeline, number: int) -> str:
     before = [step.handoff for step in timeline.steps if step.handoff and step.index < number]
     if before:
         return before[-1] or source.agent
-    # Without a handoff of its own it was answered by whom the conversation was handed over to.
+    # A turn without a handoff was answered by the agent that the conversation was handed over to.
     return source.agent if handed or source.answered_by is None else source.answered_by
 
 
@@ -321,14 +322,14 @@ def _place_before(store: TurnStore, past: TurnPast) -> Place | None:
     """The last message before the turn's own; None if there is none.
 
     Raises:
-        TurnNotForkable: The turn has left messages, and they are not there any more.
+        TurnNotForkable: The turn's messages are no longer in the history.
     """
     turn = past.turn
     last = _newest_of(store, turn)
     if last is not None:
         return _before(store, turn, last.position)
     if not turn.status.ended:
-        # All that the conversation says so far comes before it.
+        # The whole history so far comes before it.
         page = store.conversations.page(
             turn.conversation_id, turn.tenant_id, Reading(up=False, max_bytes=1)
         )
@@ -366,7 +367,7 @@ def _before(store: TurnStore, turn: Turn, position: int) -> Place | None:
 
 
 def _place(stored: StoredMessage) -> Place:
-    # Of the bytes as they are stored: an older release may have written them differently.
+    # Hash the stored bytes: an older release may have serialised the message differently.
     digest = hashlib.sha1(stored.raw, usedforsecurity=False).hexdigest()
     return Place(position=stored.position, digest=digest)
 

@@ -33,8 +33,8 @@ from orchestrator.timeline import Timeline
 from orchestrator.turn_request import ForkOptions, fork_request
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds without events after which the turn's status is read. Events may be lost in a failover,
-or deleted with their conversation."""
+"""Seconds without events after which the turn's status is read. A failover may lose events, and a
+deleted conversation takes its events with it."""
 
 
 class TurnHandle:
@@ -63,7 +63,7 @@ class TurnHandle:
         return self._producer.store.turn(self.turn_id)
 
     def status(self) -> TurnStatus:
-        """The turn's status; raises as `info`."""
+        """The turn's status. Raises the same errors as `info`."""
         return self.info().status
 
     def timeline(self) -> Timeline:
@@ -71,15 +71,15 @@ class TurnHandle:
         return self._producer.timeline(self.turn_id)
 
     def cancel(self) -> CancelOutcome:
-        """Cancel the turn: immediately if it waits, within a moment if it runs.
+        """Cancel the turn: immediately if it waits, or within a moment if it runs.
 
-        Its worker is told at once, and at its next heartbeat should that get lost. Async tools are
-        cancelled at their next await; the result of a sync tool is dropped. What stays in the
-        history depends on `on_abort`.
+        The worker is notified immediately; if the notification is lost, it learns of the
+        cancellation at its next heartbeat. Async tools are cancelled at their next await; the
+        result of a sync tool is dropped. `on_abort` decides what stays in the history.
 
         Returns:
-            `CANCELLED`; `REQUESTED` for a running turn, which may still complete first (`result`
-            tells); or `ENDED` if the cancellation came too late (`info` tells how it ended).
+            `CANCELLED`; `REQUESTED` for a running turn, which may still complete first (see
+            `result`); or `ENDED` if the turn had already ended (see `info`).
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -88,9 +88,9 @@ class TurnHandle:
         return self._producer.cancel(self.turn_id)
 
     def retry(self) -> None:
-        """Run the failed turn again from its last recorded step, after the turns that wait.
+        """Run the failed turn again from its last recorded step, after the turns that are waiting.
 
-        Messages that it left in the history are taken out of it, and enter it again when it ends.
+        Its messages are removed from the history, and are added again when it ends.
 
         Raises:
             TurnNotRetryable: It has not failed.
@@ -106,9 +106,9 @@ class TurnHandle:
         return TurnHandle(self._producer, *accepted)
 
     def pending(self) -> list[PendingCall]:
-        """Calls that wait: for a decision, or for the output of a client tool; see `PendingCall`.
+        """Calls that wait for a decision or for the output of a client tool; see `PendingCall`.
 
-        Calls of turns that this one waits for are among them.
+        Includes the calls of turns that this turn waits for.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -153,12 +153,12 @@ class TurnHandle:
     def answer(self, call_id: str, output: str, *, is_error: bool = False) -> None:
         """Give the output of a client tool's call. Repeating the call changes nothing.
 
-        The turn continues when none of its calls waits for its client any more.
+        The turn continues when all its calls of client tools have outputs.
 
         Args:
             call_id: The id that `pending` shows.
             output: The output, for the model; at most `max_tool_result_bytes`.
-            is_error: Whether the call failed, and the output says why.
+            is_error: Whether the call failed; then the output says why.
 
         Raises:
             CallNotPending: The call does not wait for an output, or has another one.
@@ -173,7 +173,8 @@ class TurnHandle:
         self._producer.decide(self.turn_id, call_id, decision)
 
     def children(self) -> list[TurnHandle]:
-        """The turns that this one delegated to, in the order of its calls, until it ends.
+        """The turns that this turn delegated to, in the order of its calls. Available until it
+        ends.
 
         A turn that has just delegated may not have all its children yet.
         """
@@ -185,7 +186,7 @@ class TurnHandle:
         return [handle for handle in handles if handle.exists()]
 
     def exists(self) -> bool:
-        """Whether the turn was accepted and is still kept."""
+        """Whether the turn was accepted and is still stored."""
         try:
             self.info()
         except TurnNotFound:
@@ -207,8 +208,8 @@ class TurnHandle:
 
         Args:
             timeout: Longest wait in seconds; no limit when not given.
-            output_type: The agent's output type, for a process that does not know the agent;
-                `output` is plain JSON there when not given.
+            output_type: The agent's output type, for a process that does not know the agent. When
+                not given, `output` is plain JSON in such a process.
 
         Raises:
             TurnFailed: It failed; the message says why.
@@ -221,7 +222,7 @@ class TurnHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         turn = self.info()
-        # More than once if the message joins another turn meanwhile, which then answers it.
+        # Loops if the message joins another turn in the meantime, because that turn answers it.
         while not turn.status.ended:
             for _ in self._follow(turn.turn_id, turn.last_event, deadline):
                 pass
@@ -229,11 +230,11 @@ class TurnHandle:
         return result_of(turn, self._producer.output_of(turn, output_type))
 
     def events(self, after: int = -1, timeout: float | None = None) -> Iterator[Event]:
-        """The turn's events, past and to come, until the one that ends it.
+        """The turn's past and future events, until the one that ends it.
 
         Args:
             after: Number of the last event already seen; -1 for all events.
-            timeout: Longest time in seconds until the end; no limit when not given.
+            timeout: Maximum seconds until the turn ends; no limit when not given.
 
         Raises:
             TurnTimeout: The turn has not ended yet.
@@ -248,8 +249,7 @@ class TurnHandle:
             yield from self._follow(self.turn_id, past[-1].number if past else after, deadline)
 
     def _follow(self, turn_id: str, after: int, deadline: float | None) -> Iterator[Event]:
-        # Filled in the follower's thread, which must never wait for a slow reader; so it has no
-        # limit.
+        # The follower's thread fills it and must never wait for a slow reader, so it has no limit.
         arrived: SimpleQueue[Delivery] = SimpleQueue()
         follower = self._producer.follower
 
@@ -266,8 +266,8 @@ class TurnHandle:
                 except Empty:
                     if remaining <= LOOK_AGAIN:
                         raise still_running(self.turn_id) from None
-                    # Nothing came for long: events may have been lost in a failover, so the turn is
-                    # read.
+                    # No events for a while. They may have been lost in a failover, so read the
+                    # turn.
                     last = last_events(self._producer.store, turn_id, after)
                     if last is None:
                         continue
@@ -278,7 +278,8 @@ class TurnHandle:
                 for event in delivery:
                     after = event.number
                     yield event
-                    # A newer release may have another kind of end; the turn's status says so.
+                    # A newer release may use another kind of end event, so the turn's status
+                    # decides.
                     if event.type.ends or (event.type is EventType.UNKNOWN and self._has_ended()):
                         return
         finally:
@@ -308,7 +309,7 @@ class GatherHandle(TurnHandle):
 
         Args:
             timeout: Longest wait in seconds; no limit when not given.
-            return_exceptions: Return the error of a turn that failed in place of its reply,
+            return_exceptions: Whether to return a failed turn's error in place of its reply,
                 instead of raising it.
 
         Raises:

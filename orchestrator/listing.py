@@ -39,12 +39,12 @@ class WhoseTurns(TypedDict, total=False):
 
 
 class TurnFilters(WhoseTurns, total=False):
-    """Filters of `Orchestrator.turns`: those of `WhoseTurns`, and how the turn is.
+    """Filters of `Orchestrator.turns`: those of `WhoseTurns`, and the turn's state.
 
     Attributes:
-        status: One status, or several of which the turn has one.
+        status: The turn's status; one status, or several of which one must match.
         error_code: The turn failed with this code.
-        error: The turn failed, and its code or error text contains this, in upper or lower case.
+        error: The turn failed, and its code or error text contains this; case does not matter.
     """
 
     status: str | TurnStatus | Iterable[str | TurnStatus]
@@ -97,7 +97,7 @@ def turn_query(filters: TurnFilters | WhoseTurns) -> TurnQuery:
 
 
 def conversation_query(filters: ConversationFilters) -> ConversationQuery:
-    """Check the filters of a list of conversations; raises like `turn_query`."""
+    """Check the filters of a list of conversations. Raises the same errors as `turn_query`."""
     given = checked(dict(filters), _CONVERSATIONS)
     busy = given.get("busy")
     if busy is not None and not isinstance(busy, bool):
@@ -109,8 +109,8 @@ def checked(filters: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """The filters that are given, with times as seconds.
 
     Args:
-        filters: By name; None for one that is not given.
-        known: Names of filters that there are.
+        filters: Values by name; None for a filter that is not given.
+        known: Names of the existing filters.
 
     Raises:
         InvalidInput: A filter is unknown, or has another type.
@@ -127,10 +127,10 @@ def checked(filters: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
 
 
 def seconds(name: str, time: float | datetime) -> float:
-    """A time in seconds since 1970.
+    """Convert a time to seconds since 1970.
 
     Raises:
-        InvalidInput: It is not a time, or has no time zone.
+        InvalidInput: The value is not a time, or has no time zone.
     """
     if isinstance(time, datetime):
         if time.tzinfo is None:
@@ -144,7 +144,7 @@ def seconds(name: str, time: float | datetime) -> float:
 
 
 def statuses_of(status: str | Iterable[str]) -> frozenset[TurnStatus]:
-    """One status or several as a set.
+    """Convert one status or several to a set.
 
     Raises:
         InvalidInput: One of them is unknown.
@@ -162,8 +162,8 @@ def statuses_of(status: str | Iterable[str]) -> frozenset[TurnStatus]:
 class Listing(Generic[T]):
     """A list, newest first. Iterate over it for all entries, or read it page by page.
 
-    An entry's place never changes: whatever exists all the while is found once, however much is
-    written meanwhile.
+    An entry's place never changes. So an entry that exists during the whole iteration is found
+    exactly once, no matter what is written in the meantime.
     """
 
     def __init__(self, read: Callable[[int, str | None, bool], Paged[T]]) -> None:
@@ -175,25 +175,25 @@ class Listing(Generic[T]):
         """One page.
 
         Args:
-            limit: The most entries, 1 to 1000.
-            cursor: The cursor of the page before; None for the first page.
-            partial: Whether a page will do that lacks what is on shards of a Redis Cluster that do
-                not answer; then its `missing` says so.
+            limit: Maximum number of entries, 1 to 1000.
+            cursor: The previous page's cursor; None for the first page.
+            partial: Whether the page may omit entries on shards of a Redis Cluster that do not
+                answer; its `missing` then says so.
 
         Returns:
-            The page. It may be short, or empty, although its cursor says that more follow: one call
-            looks at about 10,000 entries, however few match.
+            The page. It may be short or even empty although its cursor says that more entries
+            follow, because one call examines about 10,000 entries at most.
 
         Raises:
             InvalidInput: The limit or the cursor is not valid.
             ConfigurationError: Lists are switched off.
-            StoreUnavailable: Redis is out of reach, or a shard of a cluster is and a partial page
-                will not do.
+            StoreUnavailable: Redis is out of reach; or a shard of a cluster is, and `partial` is
+                false.
         """
         return self._read(limit, cursor, partial)
 
     def pages(self, limit: int = PAGE, *, partial: bool = False) -> Iterator[Paged[T]]:
-        """All pages that have entries, or lack some; raises like `page`."""
+        """All pages that have entries, or omit some. Raises the same errors as `page`."""
         cursor: str | None = None
         while True:
             found = self._read(limit, cursor, partial)

@@ -1,4 +1,4 @@
-"""`Producer`: writes turns for the workers and changes them, by ids alone."""
+"""`Producer`: writes turns for the workers, and changes turns by their ids."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TRACES_FLUSH: Final = 5.0
 
 
 class AcceptedTurn(NamedTuple):
-    """The ids of a turn that is safe in Redis."""
+    """The ids of a turn that is safely stored in Redis."""
 
     turn_id: str
     conversation_id: str
@@ -59,9 +59,9 @@ class Producer:
     """A producer of turns. Safe to share between threads; connects when first used.
 
     Attributes:
-        settings: What it runs with.
+        settings: The producer's settings.
         store: The turn store it writes to.
-        follower: Delivers turns' events to those who wait for them.
+        follower: Delivers turns' events to waiting readers.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Producer:
 
         Args:
             agents: Agents to run; those of `AGENTAPI_AGENTS` when not given.
-            settings: Settings by field name that win over the environment.
+            settings: Settings by field name; they override the environment.
         """
         return cls(load_settings(**{**settings, "eager": True, "memory": "memory"}), agents)
 
@@ -122,14 +122,14 @@ class Producer:
 
     def accept_new(self, turns: Sequence[NewTurn]) -> list[AcceptedTurn]:
         """Write turns that `new_turn` has checked, and wake workers for them; see `accept`."""
-        # From here on accepted turns are safe in Redis, whatever becomes of this process or the
+        # From here on, accepted turns are safe in Redis, whatever happens to this process or the
         # broker (promise 3).
         try:
             answers = enqueue_traced(self.store, turns)
         except StoreUnavailable as error:
             raise _unsure(error) from error.__cause__
         accepted = [answer for answer in answers if isinstance(answer, Accepted)]
-        # Before any refusal is raised: those that were accepted must run.
+        # Send before raising a refusal, because the accepted turns must run.
         self._wakeups.send([answer.wakeup for answer in accepted if answer.wakeup is not None])
         for answer in answers:
             if not isinstance(answer, Accepted):
@@ -140,14 +140,14 @@ class Producer:
         ]
 
     def accept_gather(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
-        """Write the turn that waits for several others; see `Orchestrator.gather`."""
+        """Write a turn that waits for several others; see `Orchestrator.gather`."""
         asks = checked_asks(turns, self._agents, self.settings, chained=False)
         check_flow_context(asks, self._agents, options.get("context"))
         request = TurnRequest(agent=GATHER, message=flow_message(asks), **options)
         return self.accept([request], internal=True)[0]
 
     def accept_chain(self, turns: Sequence[Link], **options: Unpack[FlowOptions]) -> AcceptedTurn:
-        """Write the turn that asks agents one after the other; see `Orchestrator.chain`."""
+        """Write a turn that asks agents one after the other; see `Orchestrator.chain`."""
         asks = checked_asks(turns, self._agents, self.settings, chained=True)
         check_flow_context(asks, self._agents, options.get("context"))
         request = TurnRequest(agent=CHAIN, message=flow_message(asks), **options)
@@ -161,21 +161,21 @@ class Producer:
 
     def retry(self, turn_id: str) -> None:
         """Run a failed turn again; see `TurnHandle.retry`."""
-        # A name for the operation: Redis's client repeats it when the answer is lost.
+        # The operation needs an id, because Redis's client repeats it when the answer is lost.
         self._send(self.store.retry(turn_id, uuid.uuid4().hex))
 
     def accept_fork(self, request: ForkRequest) -> AcceptedTurn:
         """Run a turn again from one of its steps; see `Orchestrator.fork`."""
         plan = plan_fork(self.store, self.settings, request)
-        # First the copy, then its turn: a turn must not run on half a history. A process that dies
-        # between them leaves a copy that nobody knows, and that is forgotten.
+        # Copy the history before enqueueing the turn, which must not run on half a history. If this
+        # process dies in between, the unused copy expires.
         copy_history(self.store, self.settings, plan)
         return self.accept_new([plan.turn])[0]
 
     def timeline(self, turn_id: str) -> Timeline:
         """What happened to a turn, and when: waiting, attempts, steps, children, decisions.
 
-        It is kept as long as the turn.
+        The timeline is stored as long as the turn.
 
         Raises:
             TurnNotFound: It ended longer than `turn_retention` ago.
@@ -194,7 +194,7 @@ class Producer:
         found = self.store.calls.pending(turn_id)
         for child, awaited in self.store.calls.children(turn_id):
             if awaited:
-                # A child that is gone asks nothing.
+                # A child that no longer exists has no pending calls.
                 with contextlib.suppress(TurnNotFound):
                     found += self.pending(child.turn_id)
         return found
@@ -213,16 +213,16 @@ class Producer:
         asked = next((call for call in self.pending(turn_id) if call.call_id == call_id), None)
         if asked is not None and asked.schema is not None and decision.arguments is not None:
             check_arguments(asked.tool, asked.schema, decision.arguments)
-        # A call that nobody waits for belongs to this turn, whose answer says what is wrong.
+        # An unknown call is sent to this turn, whose answer says what is wrong.
         owner = turn_id if asked is None else asked.turn_id
         self._send(self.store.calls.decide(owner, call_id, decision))
 
     def answer(self, turn_id: str, answers: Answers) -> None:
-        """Answer calls of a turn together, all or none.
+        """Answer several calls of a turn atomically.
 
         Raises:
             InvalidInput: An output is not text, or is too long.
-            CallNotPending: One of the calls does not wait, or has another answer.
+            CallNotPending: One of the calls does not wait for an output, or has another one.
             TurnNotFound: It ended longer than `turn_retention` ago.
             StoreUnavailable: Redis is out of reach.
         """
@@ -257,7 +257,7 @@ class Producer:
     def reset(self, conversation_id: str) -> int:
         """Delete a conversation's history; returns how many messages it had.
 
-        A turn that is running goes on, but its messages stay out of the new history.
+        A running turn continues, but its messages do not enter the new history.
 
         Raises:
             InvalidConversationId: The id is not valid.
@@ -270,7 +270,7 @@ class Producer:
 
         Spans of this process that have ended are exported.
         """
-        # The follower reads from the store; eager wake-ups still write to it.
+        # Close the store last: the follower reads from it, and eager wake-ups write to it.
         self.follower.close()
         self._wakeups.close()
         self.store.close()
@@ -291,14 +291,14 @@ class Producer:
 def _by_name(agents: Iterable[Agent] | None) -> Mapping[str, AgentDefinition]:
     if agents is None:
         return {}
-    # Imported only here: a producer that knows no agents needs nothing of what they are made of.
+    # Imported here, because a producer without agents does not need these modules.
     from agentapi.agents.registry import by_name
 
     return by_name(agents)
 
 
 def _unsure(error: StoreUnavailable) -> StoreUnavailable:
-    """The error, with what to do if the answer may have been lost after the turn was accepted."""
+    """The error with advice, since the turn may have been accepted before the answer was lost."""
     lost = isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError)
     if isinstance(error, LoginRefused) or not lost:
         return error

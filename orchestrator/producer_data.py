@@ -1,4 +1,4 @@
-"""`DataProducer`: conversations copied out and brought back, and a person's data deleted."""
+"""`DataProducer`: exports and imports conversations, and deletes a user's data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.producer_lists import ListsProducer
 
 
 class DataProducer(ListsProducer):
-    """A producer that also copies conversations out and back, and deletes people's data."""
+    """A producer that also exports and imports conversations, and deletes users' data."""
 
     def export_conversations(
         self,
@@ -27,24 +27,24 @@ class DataProducer(ListsProducer):
         tenant_id: str | None = None,
         user_id: str | None = None,
     ) -> Iterator[bytes]:
-        """Copy conversations out: histories, summaries, metadata, images and files.
+        """Export conversations: histories, summaries, metadata, images and files.
 
-        Each conversation is copied as it is at one moment, between two turns. One that is created
-        meanwhile may be missing. Results of turns are not part of an export.
+        Each conversation is copied at one moment, between two turns. A conversation that is created
+        during the export may be missing. Results of turns are not exported.
 
         Args:
-            conversation_id: One conversation; all when not given.
-            tenant_id: Only those of this tenant; "" for those of no tenant.
-            user_id: Only those that this user has begun; "" for those of no user.
+            conversation_id: One conversation; all conversations when not given.
+            tenant_id: Only conversations of this tenant; "" for those without a tenant.
+            user_id: Only conversations that this user began; "" for those without a user.
 
         Returns:
-            The lines of a JSON Lines file, each with its end; docs/guides/backup.md describes
-            them. The last one says that the export is complete.
+            The lines of a JSON Lines file, each with its newline; docs/guides/backup.md describes
+            them. The last line marks the export as complete.
 
         Raises:
             InvalidConversationId: The id is not valid.
             InvalidInput: A conversation and a filter are given.
-            ConversationBusy: A conversation was changed each time that it was read.
+            ConversationBusy: A conversation changed during every attempt to read it.
             StoreUnavailable: Redis is out of reach.
         """
         whose = Whose(tenant_id=tenant_id, user_id=user_id)
@@ -53,19 +53,20 @@ class DataProducer(ListsProducer):
     def import_conversations(
         self, lines: Iterable[bytes | str], *, replace: bool = False, dry_run: bool = False
     ) -> ImportResult:
-        """Bring conversations back that `export_conversations` has copied out.
+        """Import conversations that `export_conversations` exported.
 
-        Each conversation appears in one step, complete. What the same export has brought before is
-        left as it is, so an import that was interrupted can be repeated.
+        Each conversation appears complete, in one step. Conversations that the same export already
+        created are left as they are, so an interrupted import can be repeated.
 
         Args:
             lines: The lines of an export, such as a file opened with ``"rb"``.
-            replace: Whether to replace conversations that exist. One with turns that have not
-                ended is never replaced.
-            dry_run: Check all lines, change nothing, and return what would be done.
+            replace: Whether to replace existing conversations. A conversation with turns that have
+                not ended is never replaced.
+            dry_run: Whether to check all lines without changing anything, and return what would be
+                done.
 
         Raises:
-            InvalidInput: A line is not valid. The conversations before it are imported.
+            InvalidInput: A line is not valid. The conversations before it have been imported.
             StoreUnavailable: Redis is out of reach. Some conversations may be imported.
         """
         importing = Import(self.store, replace=replace, dry_run=dry_run)
@@ -81,31 +82,30 @@ class DataProducer(ListsProducer):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> ForgottenUser:
-        """Delete a person's data: everything with this user id.
+        """Delete a user's data: everything with this user id.
 
-        A conversation that the user has begun is deleted as a whole, with what others have said in
-        it. In conversations that others have begun, the user's turns are deleted with their
-        messages, and the summary if it covers them. Turns that have not ended are cancelled. It can
-        be called again at any time.
+        A conversation that the user began is deleted completely, including messages of others. In
+        conversations that others began, the user's turns are deleted with their messages, and so is
+        the summary if it covers them. Turns that have not ended are cancelled. The call can be
+        repeated at any time.
 
         Args:
             user_id: The user.
-            tenant_id: Only what belongs to this tenant; "" for no tenant; all when not given.
-            dry_run: Change nothing, and return what would be deleted.
-            timeout: Seconds to wait for turns that run; a little longer than a lease when not
-                given.
+            tenant_id: Only data of this tenant; "" for data without a tenant; all when not given.
+            dry_run: Whether to change nothing, and return what would be deleted.
+            timeout: Seconds to wait for running turns; a little longer than a lease when not given.
 
         Returns:
-            How much was deleted, and which turns have not stopped in time.
+            How much was deleted, and which turns did not stop in time.
 
         Raises:
             InvalidInput: The user's id is empty.
-            ArchiveUnavailable: The archive is out of reach; some of it may be deleted. Or
-                conversations are in the archive, and AGENTAPI_ARCHIVE_URL is not set: then nothing
-                is deleted.
-            ArchiveLost: A turn of the user is in somebody else's conversation, and the archive
-                does not have that conversation.
-            StoreUnavailable: Redis is out of reach. Some of it may be deleted.
+            ArchiveUnavailable: The archive is out of reach, and some data may be deleted; or
+                conversations are in the archive but AGENTAPI_ARCHIVE_URL is not set, and nothing is
+                deleted.
+            ArchiveLost: A turn of the user belongs to another user's conversation, which the
+                archive has lost.
+            StoreUnavailable: Redis is out of reach. Some data may be deleted.
         """
         whose = Whose(user_id=checked_user(user_id), tenant_id=tenant_id)
         if dry_run:

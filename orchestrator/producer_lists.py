@@ -1,4 +1,4 @@
-"""`ListsProducer`: what a producer lists, changes in bulk, and follows without knowing any id."""
+"""`ListsProducer`: lists turns, changes them in bulk and follows their ends, without any ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestrator.producer import Producer
 
 
 class ListsProducer(Producer):
-    """A producer that also lists what others have enqueued."""
+    """A producer that also lists what other producers have enqueued."""
 
     def turns(self, **filters: Unpack[TurnFilters]) -> Listing[TurnSummary]:
         """Turns, newest first; all of them, or those that match every filter.
@@ -45,7 +45,7 @@ class ListsProducer(Producer):
         )
 
     def conversations(self, **filters: Unpack[ConversationFilters]) -> Listing[ConversationSummary]:
-        """Conversations, the newest first; all of them, or those that match every filter.
+        """Conversations, newest first; all of them, or those that match every filter.
 
         Args:
             filters: `agent`, `tenant_id`, `user_id`, `busy`, `since`, `until`, `active_since`,
@@ -81,10 +81,10 @@ class ListsProducer(Producer):
     def retry_all(
         self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
     ) -> BulkResult:
-        """Retry the failed turns that match, the newest first; see `TurnHandle.retry`.
+        """Retry the failed turns that match, newest first; see `TurnHandle.retry`.
 
         Args:
-            dry_run: Change nothing, and return what would be retried.
+            dry_run: Whether to change nothing, and return what would be retried.
             limit: The most turns; all when not given.
             filters: As in `turns`; at least one.
 
@@ -93,16 +93,16 @@ class ListsProducer(Producer):
             StoreUnavailable: Redis is out of reach; some turns may have been retried.
         """
         query = narrowed(turn_query(filters), FAILED, done="retried")
-        # A turn that fails again meanwhile keeps its place, so it is retried once.
+        # A turn that fails again in the meantime keeps its place, so it is retried only once.
         return apply(self._turns(query), self.retry, dry_run=dry_run, limit=limit)
 
     def cancel_all(
         self, *, dry_run: bool = False, limit: int | None = None, **filters: Unpack[TurnFilters]
     ) -> BulkResult:
-        """Cancel the turns that match and have not ended, the newest first.
+        """Cancel the turns that match and have not ended, newest first.
 
         Args:
-            dry_run: Change nothing, and return what would be cancelled.
+            dry_run: Whether to change nothing, and return what would be cancelled.
             limit: The most turns; all when not given.
             filters: As in `turns`; at least one.
 
@@ -122,23 +122,23 @@ class ListsProducer(Producer):
     ) -> Iterator[TurnEnd]:
         """Ends of turns as they happen: replies, failures and cancellations.
 
-        Each end comes at least once, and those of one conversation in their order. Ends are kept
-        for a while (`ends_retention`, `ends_limit`), so that a reader that was away continues where
-        it was.
+        Each end is delivered at least once, and the ends of one conversation in order. Ends are
+        stored for a while (`ends_retention`, `ends_limit`), so that a reader can continue after a
+        pause.
 
         Args:
-            after: `TurnEnd.position` of the last end that was dealt with; a time; ``start`` for
-                the oldest end that is kept; None for ends from now on.
+            after: `TurnEnd.position` of the last end that was processed; a time; ``start`` for the
+                oldest stored end; None for ends from now on.
             timeout: Seconds without an end after which the iterator ends; None for no limit.
             filters: `agent`, `tenant_id`, `user_id`, `conversation_id`, `status`; see `EndFilters`.
 
         Raises:
             InvalidInput: The position or a filter is not valid.
-            StoreUnavailable: Redis is out of reach. Begin again at the last position.
+            StoreUnavailable: Redis is out of reach. Continue from the last position.
         """
         wanted = wanted_end(filters)
         start = position_of(after)
         if start is None:
-            # Now, and not only when the caller asks for the first end.
+            # Resolve the position now, not when the caller asks for the first end.
             start = self.store.lists.ends(None, 1).position
         return follow(self.store.lists, start, timeout, wanted)

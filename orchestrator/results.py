@@ -1,4 +1,4 @@
-"""How a turn ended, and the events that tell: shared by handles on threads and on asyncio."""
+"""How a turn ended, and its remaining events. Used by handles for threads and for asyncio."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def raise_if_failed(turn: Turn) -> None:
     Raises:
         TurnFailed: It failed.
         TurnCancelled: It was cancelled.
-        TurnNotFound: It has not ended, as when somebody has just retried it.
+        TurnNotFound: It has not ended; for example, it has just been retried.
     """
     match turn.status:
         case TurnStatus.COMPLETED:
@@ -67,9 +67,9 @@ def raise_if_failed(turn: Turn) -> None:
 
 
 def past_events(store: TurnStore, turn_id: str, after: int) -> tuple[list[Event], bool]:
-    """Events that are there already, and whether more will come.
+    """The events stored so far, and whether more will come.
 
-    The events of a turn that ended long ago are deleted; nobody should wait for them.
+    The events of a turn that ended long ago are deleted, so readers must not wait for them.
 
     Raises:
         TurnNotFound: The turn was deleted.
@@ -87,7 +87,7 @@ def past_events(store: TurnStore, turn_id: str, after: int) -> tuple[list[Event]
 
 
 def last_events(store: TurnStore, turn_id: str, after: int) -> list[Event] | None:
-    """The remaining events of a turn that has ended; None while it has not ended, or Redis is away.
+    """The remaining events of an ended turn; None if it has not ended or Redis is out of reach.
 
     Raises:
         TurnNotFound: The turn was deleted.

@@ -1,4 +1,4 @@
-"""`Timeline`: a turn's past as a person reads it: waiting, attempts, steps, children, decisions."""
+"""`Timeline`: a turn's history for people: waiting, attempts, steps, children, decisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentapi.turns import ForkOrigin, TurnError, TurnStatus, Verdict
 
 
 class AttemptEnd(StrEnum):
-    """Why a worker does not run a turn any more."""
+    """Why a worker no longer runs a turn."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -34,8 +34,8 @@ class Attempt:
         number: Counted from 1.
         cause: Why it began: ``first``, ``lease_expired``, ``worker_stopped``, ``woken`` or
             ``retried``.
-        waited: Seconds for which the turn could have run before.
-        ended_at: None while it runs. For a lost worker, when that was noticed.
+        waited: Seconds that the turn was ready before the attempt began.
+        ended_at: When it ended; None while it runs. For a lost worker, when the loss was noticed.
         end: Why it ended; None while it runs.
     """
 
@@ -50,13 +50,13 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """A time in which no worker had the turn.
+    """A period in which no worker had the turn.
 
     Attributes:
         reason: ``queue`` (for a worker or for turns before it), ``provider``, ``tool_server``,
             ``approval``, ``client``, ``children``, ``handed_back``, ``lost`` or ``retried``.
         names: What it waited for: names of providers, or of tools.
-        ended_at: None while it waits.
+        ended_at: When it ended; None while the turn waits.
     """
 
     reason: str
@@ -73,14 +73,14 @@ class TimelineStep:
         index: Its number among the turn's steps, from 0.
         attempt: Number of the attempt that made it.
         name: The model or the tool.
-        seconds: How long it took; None when that is not known.
-        calls: How many tools a response calls.
-        outcome: Empty for a response or a result as it should be; otherwise ``rejected``, a finish
-            reason, or ``failed``.
+        seconds: How long it took; None if that is not known.
+        calls: How many tool calls a response contains.
+        outcome: Empty for a normal response or result; otherwise ``rejected``, a finish reason, or
+            ``failed``.
         call_id: The tool's call.
-        handoff: The agent that answers from then on.
-        repeated: Whether the turn failed with this response, and a retry asked the model again.
-        message: As in `Orchestrator.history`: content. None when it is not kept.
+        handoff: The agent that answers from this step on.
+        repeated: Whether the turn failed with this response and a retry asked the model again.
+        message: The message as in `Orchestrator.history` (content); None if it is not stored.
     """
 
     index: int
@@ -104,7 +104,7 @@ class TimelineStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Child:
-    """A turn that the turn has delegated to.
+    """A turn that the turn delegated to.
 
     Attributes:
         call_id: The call that delegated.
@@ -124,15 +124,15 @@ class Approval:
     """A call that needed a decision.
 
     Attributes:
-        tool: Its tool; empty when that is not known any more.
-        asked_at: None when that is not known any more.
-        expires_at: When `default` becomes the decision; None for never, and once it is decided.
+        tool: Its tool; empty if that is no longer known.
+        asked_at: When the decision was requested; None if that is no longer known.
+        expires_at: When `default` becomes the decision; None if never, or once it is decided.
         default: The decision if nobody decides in time; None once it is decided.
         decided_at: When somebody decided; None before.
-        by: Who decided, in their own words; ``expiry`` when nobody did in time.
-        arguments: The model's arguments: content. None when they are not kept.
-        reason: What the model was told of a rejection: content.
-        edited: Arguments that replaced the model's: content.
+        by: Who decided, as given by the caller; ``expiry`` if nobody decided in time.
+        arguments: The model's arguments (content); None if they are not stored.
+        reason: The reason for a rejection that the model got (content).
+        edited: Arguments that replaced the model's (content).
     """
 
     call_id: str
@@ -150,12 +150,12 @@ class Approval:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefusedWrite:
-    """A write of a worker that had lost the turn: the store refused it.
+    """A write that the store refused, because the worker had lost the turn.
 
     Attributes:
-        write: What it wanted: ``record``, ``commit``, ``park``, ``suspend``, ``steer`` or
+        write: The kind of write: ``record``, ``commit``, ``park``, ``suspend``, ``steer`` or
             ``release``.
-        attempt: Number of the worker's attempt; None when that is not known any more.
+        attempt: Number of the worker's attempt; None if that is no longer known.
     """
 
     at: float
@@ -166,18 +166,17 @@ class RefusedWrite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """A turn's past. Times are seconds since 1970, by the store's clock.
+    """A turn's history. Times are seconds since 1970, by the store's clock.
 
-    The text of people, models and tools is in `TimelineStep.message`, in `Approval` and in
-    `error`; all else is metadata.
+    Text of people, models and tools is only in `TimelineStep.message`, `Approval` and `error`;
+    everything else is metadata.
 
     Attributes:
         now: When it was read.
         parent_id: The turn that waits for this one.
         forked_from: The turn that this one runs again.
-        complete: Whether it has everything since the beginning; the log of a long turn loses its
-            oldest entries.
-        cost: Of all model calls that are listed.
+        complete: Whether nothing is missing; the log of a long turn loses its oldest entries.
+        cost: Cost of all listed model calls.
         refused: Writes of workers that had lost the turn.
     """
 
@@ -207,7 +206,7 @@ class Timeline:
 
     @property
     def cost(self) -> float:
-        """What the listed model calls cost."""
+        """Cost of the listed model calls."""
         return sum(step.cost for step in self.steps)
 
     def without_content(self) -> Timeline:
@@ -223,7 +222,7 @@ class Timeline:
         )
 
     def without_workers(self) -> Timeline:
-        """The timeline without the names of workers, for who uses the fleet but does not run it."""
+        """The timeline without names of workers, for people who use the fleet but do not run it."""
         return replace(
             self,
             attempts=[replace(attempt, worker="") for attempt in self.attempts],

@@ -1,4 +1,4 @@
-"""Makes a `Timeline` of what the store has kept of a turn."""
+"""Builds a `Timeline` from what the store has kept of a turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def timeline_of(past: TurnPast) -> Timeline:
     """The timeline of a turn."""
     reader = _Reader(past)
     for mark in past.marks:
-        # A mark that another release wrote differently is left out; the others still tell.
+        # Skip a mark that another release wrote in a different form; the others are still useful.
         try:
             reader.read(mark)
         except (ValueError, TypeError, LookupError):
@@ -50,14 +50,14 @@ class _Reader:
     def __post_init__(self) -> None:
         marks = self.past.marks
         first = next((m for m in marks if m.kind is MarkKind.CLAIMED), None)
-        # The log of a turn that an older release has begun is not complete either.
+        # The log of a turn that began under an older release is incomplete too.
         begun = self.past.turn.attempt > 0
         self.complete = (first is not None and first.data[0] == 1) if begun else True
         if self.complete:
             self._wait("queue", self.past.turn.created_at)
 
     def read(self, mark: Mark) -> None:
-        """Take the next mark."""
+        """Process the next mark."""
         at, said = mark.at, mark.data
         match mark.kind:
             case MarkKind.CLAIMED:
@@ -114,7 +114,7 @@ class _Reader:
                     edited=decision.get("arguments"),
                 )
             case _:
-                # The output of a client's call is a step as well.
+                # The output of a client tool's call is also a step.
                 pass
 
     def _claimed(
@@ -129,7 +129,7 @@ class _Reader:
         self.epochs[epoch] = attempt
 
     def _leave(self, at: float, end: AttemptEnd, reason: str | None) -> None:
-        """End the attempt, if one runs, and begin to wait for that reason."""
+        """End the running attempt, if any, and begin to wait for the given reason."""
         if self.attempts and self.attempts[-1].ended_at is None:
             self.attempts[-1] = replace(self.attempts[-1], ended_at=at, end=end)
         if reason is not None:
@@ -209,7 +209,7 @@ class _Reader:
         )
 
     def timeline(self) -> Timeline:
-        """What the marks say, with what else is known."""
+        """The timeline from the marks and from other stored data."""
         turn, past = self.past.turn, self.past
         if turn.ended_at is not None:
             if turn.status.ended:
@@ -252,13 +252,13 @@ class _Reader:
         )
 
     def _numbered(self) -> list[TimelineStep]:
-        """The steps with their numbers, although the log may have lost its beginning."""
+        """Number the steps, even if the log has lost its beginning."""
         dropped = 0 if self.complete else max(0, self.past.turn.steps - len(self.steps))
         return [replace(step, index=step.index + dropped) for step in self.steps]
 
 
 def messages_of_steps(past: TurnPast, steps: Sequence[TimelineStep]) -> list[Message | None]:
-    """For each step its message, as far as that is kept: in the journal, or with the result."""
+    """Each step's message, if it is still stored in the journal or with the result."""
     if past.steps:
         journal = dict(enumerate(past.steps))
         return [
@@ -267,7 +267,7 @@ def messages_of_steps(past: TurnPast, steps: Sequence[TimelineStep]) -> list[Mes
         ]
     own = list(past.turn.messages)[1 + len(past.turn.prior) :]
     results = {m.call_id: m for m in own if isinstance(m, ToolMessage)}
-    # The last responses and messages are matched first, since the log may lack the beginning.
+    # Match from the end, because the log may lack its beginning.
     others = [message for message in own if not isinstance(message, ToolMessage)]
     found: list[Message | None] = []
     last = max((step.index for step in steps if step.kind == "model"), default=-1)

@@ -1,4 +1,4 @@
-"""A timeline as rows of a picture, for a terminal and for a page; metadata only."""
+"""A timeline as rows of a chart, for terminals and web pages; metadata only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Tone = Literal["waiting", "working", "good", "bad", "note"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A row of the picture.
+    """A row of the chart.
 
     Attributes:
         kind: What it is: ``waiting``, ``attempt``, ``model``, ``tool``, ``message``, ``child``,
             ``approval`` or ``refused write``.
-        label: Its name: the worker, the model, the tool.
-        detail: The rest, in a few words.
-        ended_at: None while it lasts; as `started_at` for a moment.
+        label: Its name, such as that of the worker, the model or the tool.
+        detail: Further details in a few words.
+        ended_at: When it ended; None while it lasts; equal to `started_at` for an instant.
         index: The step's number, for a step.
         turn_id: The child turn, for a child.
         depth: How far it is indented.
@@ -79,7 +79,7 @@ def rows_of(timeline: Timeline) -> list[Row]:
         *map(_approval, timeline.approvals),
         *_refused(timeline),
     ]
-    # What has an attempt stands below it, also if both began in the same millisecond.
+    # Rows of an attempt follow it, even if both began in the same millisecond.
     return sorted(rows, key=lambda row: (row.started_at, row.depth))
 
 
@@ -138,7 +138,7 @@ def _children(timeline: Timeline) -> Iterator[Row]:
     for child in timeline.children:
         ended = child.status.value if child.status else "running"
         failed = child.status not in (None, TurnStatus.COMPLETED)
-        # A turn that ended without its children has cancelled them.
+        # A turn that ends before its children cancels them.
         over = child.ended_at is None and timeline.ended_at is not None
         yield Row(
             kind="child",

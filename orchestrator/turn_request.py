@@ -1,4 +1,4 @@
-"""A turn to enqueue, and the checks before anything is written."""
+"""A turn to enqueue, and its checks before anything is written."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FlowOptions(TypedDict, total=False):
 
 
 class ForkOptions(TypedDict, total=False):
-    """Options of `Orchestrator.fork`; see there."""
+    """Options of `Orchestrator.fork`."""
 
     step: int
     message: UserInput | None
@@ -96,27 +96,28 @@ class TurnRequest:
             with the same key returns the first turn, whatever else the request contains.
         metadata: The caller's own JSON object, returned with the turn.
         stream: Whether the turn's events contain the reply's text while it arrives.
-        on_busy: What happens when the conversation has turns that have not ended: ``enqueue``,
+        on_busy: What to do if the conversation has turns that have not ended: ``enqueue``,
             ``reject``, ``interrupt``, ``replace``, ``merge`` or ``steer``; the setting when not
             given. A message is merged only into a turn that no worker has begun and that has the
             same agent, user, metadata, context, stream and on_abort, if both fit into one message.
-            It steers only a turn that a worker has begun and that has the same agent, user and
-            context, and only without attachments and deadline; otherwise it waits for its turn.
+            A message steers only a turn that a worker has begun and that has the same agent, user
+            and context, and only if it has no attachments and no deadline; otherwise it is
+            enqueued.
         on_abort: What a cancelled or failed turn leaves in the history: ``drop`` (nothing) or
-            ``keep`` (the user's message and the finished steps); the setting when not given. When
-            that is not set either, a failed turn keeps them and a cancelled one drops them.
-        deadline: Seconds from now until the turn, with all turns that it delegates to, fails if
-            it has not ended. Time spent waiting counts, for approvals too.
-        client_tools: Functions that the caller runs itself: the turn parks when the model calls
-            one, and `TurnHandle.answer` gives its output.
-        prior: For gateways: messages after the user's that the caller brings, model responses with
-            the outputs of their calls.
-        options: What the request decides besides, as far as the agent's `RequestPolicy` allows.
-        idle_time: Seconds of inactivity after which the conversation is forgotten; the setting
-            when not given.
+            ``keep`` (the user's message and the finished steps); the setting when not given.
+            Without either, a failed turn keeps them and a cancelled turn drops them.
+        deadline: Seconds from now after which the turn, with all turns that it delegates to, fails
+            if it has not ended. Waiting counts, including for approvals.
+        client_tools: Functions that the caller runs itself. The turn parks when the model calls
+            one; `TurnHandle.answer` gives the output.
+        prior: For gateways: messages after the user's message that the caller supplies: model
+            responses with the outputs of their calls.
+        options: Further options of the request, as far as the agent's `RequestPolicy` allows.
+        idle_time: Seconds of inactivity after which the conversation is deleted; the setting when
+            not given.
         context: What prompts, tools and hooks get as `TurnContext.context`: a value of the agent's
-            `context_type`, or a mapping. It is checked here where the agent is known, and by the
-            worker; at most 65,536 bytes as JSON.
+            `context_type`, or a mapping; at most 65,536 bytes as JSON. The producer checks it if it
+            knows the agent; the worker always does.
     """
 
     agent: str | Agent
@@ -144,17 +145,17 @@ def new_turn(
     *,
     internal: bool = False,
 ) -> NewTurn:
-    """Check a request and turn it into what the store takes.
+    """Check a request, and convert it to the form that the store takes.
 
     Args:
-        request: The producer's request.
-        known: Agents registered in this process; when there are none, the workers decide.
-        settings: The limits.
-        internal: Whether the agent may be one of agentapi's own.
+        request: The caller's request.
+        known: Agents registered in this process; if there are none, the workers check the name.
+        settings: The producer's settings, with the limits.
+        internal: Whether the agent may be one of agentapi's internal agents.
 
     Raises:
         UnknownAgent: Agents are registered here, and this one is not among them.
-        InternalAgent: It is one of agentapi's own, and `internal` is not set.
+        InternalAgent: It is one of agentapi's internal agents, and `internal` is not set.
         InvalidMessage: The message is empty, too large or not text.
         InvalidConversationId: The conversation's id is not valid.
         InvalidContext: The context does not match the agent's `context_type`.
@@ -174,7 +175,7 @@ def new_turn(
     if request.conversation_id is not None:
         conversation_id = check_conversation_id(request.conversation_id)
     else:
-        # Derived from the key: a random one would take a repeat to another conversation.
+        # Derived from the key: with a random id, a repeat would begin another conversation.
         conversation_id = conversation_id_of_key(key) if key else create_conversation_id()
     on_abort = _choice("on_abort", OnAbort, request.on_abort, settings.on_abort)
     return NewTurn(
@@ -209,10 +210,10 @@ def _client_tools(
     value: NewClientTools | None, agent: AgentDefinition | None
 ) -> ClientTools | None:
     tools = client_tools_of(value)
-    # Tools of functions, of MCP servers, and of agents that are not known here, are checked by the
-    # worker.
+    # The worker repeats the check with tools from functions and MCP servers, and with agents that
+    # this process does not know.
     if tools is not None and agent is not None:
-        # A producer without agents does not need the agent loop.
+        # Imported here, because a producer without agents does not need the agent loop.
         from agentapi.engine.client_calls import check_names
 
         check_names(tools, [each.name for each in agent.tools])
@@ -220,7 +221,7 @@ def _client_tools(
 
 
 def is_agent(value: object) -> TypeGuard[str | Agent]:
-    """Whether a value names an agent, or is one. The class itself would cost its import."""
+    """Whether a value names an agent, or is one. Avoids importing the class, which is slow."""
     return isinstance(value, str) or hasattr(value, "definition")
 
 
@@ -240,7 +241,7 @@ def _options(options: RequestOptions | None, settings: Settings) -> RequestOptio
                 "(AGENTAPI_MAX_MESSAGE_BYTES)"
             )
     if options.output is not None:
-        # Imported only here: most producers never ask for a format.
+        # Imported here, because most producers never ask for a format.
         from agentapi.engine.reply_format import check_requested
 
         check_requested(options.output)
@@ -255,7 +256,7 @@ def _context(
 
 
 class InternalAgent(InvalidInput):
-    """The agent is one of agentapi's own."""
+    """The agent is one of agentapi's internal agents."""
 
     code = "internal_agent"
 
@@ -264,7 +265,7 @@ def refuse_internal(agent: str) -> None:
     """Check that callers may name an agent.
 
     Raises:
-        InternalAgent: It is one of agentapi's own.
+        InternalAgent: It is one of agentapi's internal agents.
     """
     if is_internal(agent):
         raise InternalAgent(
@@ -299,7 +300,7 @@ def check_outputs(outputs: Mapping[str, ClientOutput], longest: int) -> None:
 
     Args:
         outputs: The outputs by call id.
-        longest: Bytes that one may have.
+        longest: Maximum bytes of one output.
 
     Raises:
         InvalidInput: One of them is not text, or too long.

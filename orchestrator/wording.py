@@ -26,8 +26,8 @@ def either(words: Sequence[str]) -> str:
 
 
 def wait_of(event: Event) -> str | None:
-    """What a turn waits for since an event, such as "waiting for openai, next try in 12 s, third
-    failure"; None for events that do not say that it waits for a provider or server of tools."""
+    """Describe what a turn waits for after an event, such as "waiting for openai, next try in 12 s,
+    third failure"; None if the event does not say that it waits for a provider or tool server."""
     from agentapi.turns import EventType
     from agentapi.turns.waiting import describe_wait
 

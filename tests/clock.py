@@ -1,4 +1,4 @@
-"""Lua scripts on a clock that a test sets, instead of Redis's own."""
+"""Runs Lua scripts with a clock that the test sets, instead of Redis's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import redis
 
 CLOCK: Final = "test:clock"
-"""Hash: s, us, as TIME answers."""
+"""Hash with `s` and `us`, as in the answer of TIME."""
 
 _TIME: Final = "redis.call('TIME')"
 

@@ -1,4 +1,4 @@
-"""A stack on a cluster, turns under load, and what must have become of them."""
+"""A stack on a cluster, a load of turns, and checks of their results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONVERSATIONS = 20
 
 @contextmanager
 def stack_on(nodes: Cluster, folder: Path, **settings: Any) -> Iterator[Stack]:
-    """Two workers and a gateway on a cluster, and a broker of their own."""
+    """Two workers and a gateway on a cluster, with their own broker."""
     broker, broker_url = start_valkey(folder / "broker")
     try:
         with Stack(
@@ -45,12 +45,12 @@ def stack_on(nodes: Cluster, folder: Path, **settings: Any) -> Iterator[Stack]:
 
 
 def another(nodes: Cluster, node: Node) -> Node:
-    """A primary that is not this one."""
+    """A primary other than the given one."""
     return next(other for other in nodes.primaries() if other.id != node.id)
 
 
 class Load:
-    """Enqueues turns until it is stopped, as a patient client does."""
+    """Enqueues turns until stopped, and retries like a patient client."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator = orchestrator
@@ -78,12 +78,12 @@ class Load:
             self.handles.append(handle)
 
     def more(self, turns: int) -> None:
-        """Wait until some more turns were accepted."""
+        """Wait until some more turns are accepted."""
         wanted = len(self.handles) + turns
         wait_until(lambda: len(self.handles) >= wanted, "more turns")
 
     def stop(self) -> list[TurnHandle]:
-        """End it; returns all turns that were accepted."""
+        """Stop the load; returns all accepted turns."""
         self._stop.set()
         self._thread.join()
         return self.handles
@@ -91,7 +91,7 @@ class Load:
 
 @contextmanager
 def under_load(orchestrator: Orchestrator) -> Iterator[Load]:
-    """Turns run during the block. Each completes once, in the order of acceptance."""
+    """Run turns during the block, and assert that each completes once, in order of acceptance."""
     load = Load(orchestrator)
     try:
         yield load
@@ -101,7 +101,7 @@ def under_load(orchestrator: Orchestrator) -> Iterator[Load]:
 
 
 def ask(stack: Stack) -> int:
-    """Have a turn run through the gateway, and its events followed; returns the HTTP status."""
+    """Run a turn through the gateway, and follow its events; returns the HTTP status."""
     body = {"model": "tools", "messages": [{"role": "user", "content": "hi"}]}
     return httpx2.post(
         f"{stack.gateway_url}/v1/chat/completions", json=body, timeout=60

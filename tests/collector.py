@@ -1,4 +1,4 @@
-"""A collector of traces: it takes OTLP over HTTP and decodes it."""
+"""A trace collector that receives and decodes OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults import until
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A span that was received. Ids are hex; times are nanoseconds since 1970."""
+    """A received span. Ids are hexadecimal; times are nanoseconds since 1970."""
 
     service: str
     name: str
@@ -38,14 +38,15 @@ class Received:
 
 @dataclass
 class Collector:
-    """What was received so far."""
+    """A collector, with the data received so far."""
 
     url: str = ""
     spans: list[Received] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
     def named(self, name: str, **attributes: Any) -> list[Received]:
-        """Spans of a name with these attributes, the earliest first; `_` stands for dots."""
+        """Spans with a name and attributes, earliest first; `_` replaces dots in attribute
+        names."""
         wanted = {key.replace("_", "."): value for key, value in attributes.items()}
         found = [
             span
@@ -55,7 +56,7 @@ class Collector:
         return sorted(found, key=lambda span: span.began)
 
     def wait_for(self, name: str, count: int = 1, **attributes: Any) -> list[Received]:
-        """The same, once there are so many."""
+        """Wait for a number of such spans, and return them."""
         until(
             lambda: len(self.named(name, **attributes)) >= count,
             150,
@@ -65,11 +66,11 @@ class Collector:
 
     @property
     def content(self) -> bytes:
-        """All bytes that were received."""
+        """All received bytes."""
         return b"".join(self.bodies)
 
     def env(self, delay: int = 100) -> dict[str, str]:
-        """Variables for processes that export to it, every `delay` milliseconds."""
+        """Environment for processes that export to it every `delay` milliseconds."""
         return {
             "AGENTAPI_TRACES": "true",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.url,
@@ -94,7 +95,7 @@ def collecting() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector.url = f"http://127.0.0.1:{server.server_port}"

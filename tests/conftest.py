@@ -20,13 +20,13 @@ from tools.postgres import Postgres, postgres
 
 pytest_plugins = ["pytester"]
 
-# `nohup` and shells' background jobs ignore these, and so would all processes that tests start.
+# `nohup` and background jobs of shells ignore these signals, and processes inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# How long an example takes says how busy the machine is.
+# The duration of an example depends on how busy the machine is.
 settings.register_profile(
     "tests", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -34,8 +34,8 @@ settings.load_profile("tests")
 
 
 def _share_ports(worker: str, shares: int = 8) -> None:
-    """Give each process of a parallel run ports of its own: otherwise one of them could take a port
-    that another one has found to be free and has not used yet."""
+    """Give each process of a parallel run its own ports. Otherwise one process could take a port
+    that another one has found free but not used yet."""
     first, end = processes._FIRST_PORT, processes._first_of_connections()
     size = (end - first) // shares
     first += int(worker.removeprefix("gw")) % shares * size
@@ -67,11 +67,11 @@ LONG = (
     "gateway",
     "property",
 )
-"""Files and folders whose tests take longest."""
+"""Files and folders with the slowest tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that all processes of a parallel run end together."""
+    """Run the slowest tests first, so that all processes of a parallel run end together."""
 
     def place(item: pytest.Item) -> int:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=place)
     for item in items:
-        # Each does for many examples what others do once.
+        # Each of these runs many examples.
         if item.path.parent.name == "property" and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(600))
 
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 UNMEASURED = ("acceptance/test_benchmarks.py", "chaos", "faultpoints", "fuzz", "soak", "upgrade")
 """Files and folders whose processes run without coverage.
 
-They run long, and what they run is measured elsewhere: coverage takes a third of their time.
+They take long, coverage takes a third of their time, and other tests cover the same code.
 """
 
 
@@ -103,7 +103,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
-    """Tests see the defaults, whatever the developer has set; no key, no live model call."""
+    """Tests see the default settings, not the developer's. Without keys, no live model is
+    called."""
     for name in list(os.environ):
         if name.startswith("AGENTAPI_") or name.endswith("_API_KEY"):
             del os.environ[name]
@@ -111,7 +112,7 @@ def _no_settings_from_outside() -> None:
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that lives as long as the test run."""
+    """The URL of a server that runs during the whole test run."""
     child, url = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield url
     child.stop()
@@ -119,7 +120,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """A PostgreSQL that lives as long as the test run. Who stops it starts it again."""
+    """A PostgreSQL for the whole test run. A test that stops it must start it again."""
     with postgres(password="pass-word", options=("fsync=off",)) as server:
         yield server
 
@@ -132,7 +133,7 @@ def postgres_url(postgres_server: Postgres) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three primaries, each with a replica, as long as the test run. Kill none of them."""
+    """Three primaries, each with a replica, for the whole test run. Tests must not kill them."""
     nodes = Cluster(tmp_path_factory.mktemp("cluster"))
     yield nodes
     nodes.stop()
@@ -140,7 +141,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def redis_url(valkey_url: str) -> str:
-    """The server, emptied for this test."""
+    """The URL of the server, emptied for this test."""
     client = redis.Redis.from_url(valkey_url)
     client.flushall()
     client.close()
@@ -149,7 +150,7 @@ def redis_url(valkey_url: str) -> str:
 
 @pytest.fixture
 def cluster_url(cluster: Cluster) -> str:
-    """The cluster, emptied for this test."""
+    """The URL of the cluster, emptied for this test."""
     cluster.empty()
     return cluster.url
 

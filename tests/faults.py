@@ -1,4 +1,4 @@
-"""What can happen to a stack: kills, pauses, restarts; and whether its turns came true."""
+"""Faults of a stack, such as kills, pauses and restarts, and checks of its turns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.stack import Child, Stack, start_valkey
 
 
 def until(condition: Callable[[], object], timeout: float = 150.0, what: str = "it") -> float:
-    """Wait until something is true; returns how many seconds that took."""
+    """Wait until a condition is true; returns the seconds that it took."""
     begun = time.monotonic()
     while not condition():
         assert time.monotonic() - begun < timeout, f"{what} did not happen in {timeout:g} s"
@@ -27,7 +27,7 @@ def until(condition: Callable[[], object], timeout: float = 150.0, what: str = "
 
 
 def assert_all_came_true(orchestrator: Orchestrator, handles: Sequence[TurnHandle]) -> None:
-    """Each turn completed once, in the order of acceptance."""
+    """Assert that each turn completed once, in the order of acceptance."""
     for handle in handles:
         handle.result(timeout=150)
     for conversation in {handle.conversation_id for handle in handles}:
@@ -37,7 +37,7 @@ def assert_all_came_true(orchestrator: Orchestrator, handles: Sequence[TurnHandl
 
 
 def worker_of(stack: Stack, owner: str | None) -> Child:
-    """The process behind a worker's name."""
+    """The process of a worker."""
     assert owner is not None
     return next(worker for worker in stack.workers if owner.startswith(f"{worker.name}@"))
 
@@ -55,7 +55,7 @@ def watchdogs(worker: Child) -> list[int]:
 
 
 def kill(stack: Stack, worker: Child, *, machine: bool = False) -> None:
-    """Kill a worker with SIGKILL; with its watchdog, as when the machine dies."""
+    """Kill a worker with SIGKILL; together with its watchdog, as if the machine died."""
     if machine:
         for pid in watchdogs(worker):
             os.kill(pid, signal.SIGKILL)
@@ -69,7 +69,7 @@ def port_of(stack: Stack) -> int:
 
 @contextmanager
 def redis_down(stack: Stack, *, hard: bool = False) -> Iterator[None]:
-    """Redis is stopped (or killed), and started again on its file and port afterwards."""
+    """Stop or kill Redis during the block, and restart it on its file and port afterwards."""
     assert stack.valkey is not None
     if hard:
         stack.valkey.kill()
@@ -81,7 +81,7 @@ def redis_down(stack: Stack, *, hard: bool = False) -> Iterator[None]:
 
 @contextmanager
 def paused(child: Child) -> Iterator[None]:
-    """The process does nothing, and does not know it."""
+    """Pause a process during the block with SIGSTOP."""
     child.signal(signal.SIGSTOP)
     try:
         yield
@@ -90,7 +90,7 @@ def paused(child: Child) -> Iterator[None]:
 
 
 def a_minute_passes(url: str) -> None:
-    """For what is known of providers, and for turns that are parked."""
+    """Move the state of providers and of parked turns a minute into the past."""
     client: Any = redis.Redis.from_url(url)
     now = client.time()[0] * 1000
     for key in client.scan_iter(match="agentapi:provider:*:times"):
@@ -109,7 +109,7 @@ def a_minute_passes(url: str) -> None:
 
 
 def flush_broker(url: str) -> int:
-    """Delete everything of Celery's in Redis; returns how many keys that were."""
+    """Delete Celery's data in Redis; returns the number of deleted keys."""
     client = redis.Redis.from_url(url)
     keys = list(client.scan_iter(match="agentapi:broker:*", count=1000))
     deleted = int(client.delete(*keys)) if keys else 0

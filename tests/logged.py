@@ -1,4 +1,4 @@
-"""What one part of the program has logged."""
+"""Collects the log records of one logger."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import pytest
 
 
 def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[logging.LogRecord]:
-    """The records of a logger. Threads that earlier tests have started may log meanwhile."""
+    """The records of a logger only, because threads of earlier tests may log at the same time."""
     return [record for record in caplog.records if record.name == name]

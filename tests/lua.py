@@ -1,4 +1,4 @@
-"""Runs Lua of a test's own with the functions that the scripts of the turn protocol share."""
+"""Runs a test's own Lua code with the shared functions of the turn protocol's scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], unpack(packed(turn)))
 """
-"""Writes the fields of a turn that has ended as a packed record."""
+"""Lua code that writes the fields of an ended turn as a packed record."""
 
 
 def in_lua(client: Any, script: str, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
@@ -30,14 +30,14 @@ def in_lua(client: Any, script: str, keys: Sequence[str], args: Sequence[Any] = 
 
 
 def turn_of(client: Any, key: str) -> dict[str, str]:
-    """The fields of a turn's record, packed or not. The client decodes answers."""
+    """The fields of a turn's record, packed or not. The client must decode answers."""
     flat = in_lua(client, "return flat_list(record(KEYS[1]))", [key])
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 @cache
 def with_functions(script: str) -> str:
-    """A script's text, after that of the functions that it calls."""
+    """The source of a script, preceded by the functions that it calls."""
     folders = ("agentapi.redis", "agentapi.stores")
     preludes = [files(folder) / "lua" / "prelude.lua" for folder in folders]
     return script_text([prelude.read_text(encoding="utf-8") for prelude in preludes], script)

@@ -1,7 +1,7 @@
-"""``python -m tests.newest``: unit and conformance tests, and the demo, on the newest Python here.
+"""``python -m tests.newest``: runs unit tests, conformance tests and the demo on the newest Python.
 
-Development happens on the oldest Python that is supported. This looks for the newest one that the
-machine has and that `requires-python` allows, and makes an environment of its own for it.
+Development happens on the oldest supported Python. This module finds the newest one on the machine
+that `requires-python` allows, and creates a separate environment for it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FOLDER: Final = ROOT / ".venv-newest"
 
 
 SUPPORTED: Final = range(11, 15)
-"""Minor versions of Python 3, as `requires-python` has them."""
+"""The minor versions of Python 3 in `requires-python`."""
 
 
 def interpreters() -> list[str]:
-    """Paths of what may be a Python: on the path, and pyenv's."""
+    """Paths of possible interpreters: those on the PATH, and pyenv's."""
     folders = [Path(folder) for folder in os.get_exec_path()]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True)
@@ -40,18 +40,18 @@ def interpreters() -> list[str]:
 
 
 def version_of(path: str) -> tuple[int, ...] | None:
-    """The version of an interpreter; None when it is not one that runs."""
+    """The version of an interpreter; None if it does not run."""
     asked = [path, "-c", "import sys; print(*sys.version_info[:3])"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
     except OSError:
         return None
-    # A pyenv shim fails when its version is not the chosen one.
+    # A pyenv shim fails if its version is not selected.
     return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
 
 
 def main() -> int:
-    """Run everything; returns the exit code of what failed first."""
+    """Run everything; returns the exit code of the first failure."""
     found = [(version, path) for path in interpreters() if (version := version_of(path))]
     version, path = max(found)
     if version <= sys.version_info[:3]:

@@ -1,1 +1,1 @@
-"""What builds the documentation from the code: `make docs`."""
+"""Builds the documentation from the code: `make docs`."""

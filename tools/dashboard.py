@@ -1,7 +1,7 @@
-"""Write Grafana's dashboard: ``python -m tools.dashboard``.
+"""Writes Grafana's dashboard: ``python -m tools.dashboard``.
 
-The classic model, which Grafana imports and provisions from files. Its rows answer questions in the
-order in which people ask them.
+It uses the classic model, which Grafana can import and provision from files. Its rows answer
+questions in the order in which operators ask them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: What it shows.
+        title: The title.
         text: How to read it.
         queries: Expressions, each with the legend of its series.
         unit: Grafana's name of the unit.
-        kind: What it looks like.
+        kind: Grafana's name of the panel type.
     """
 
     title: str
@@ -58,8 +58,8 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         (
             Panel(
                 title="Oldest ready turn",
-                text="How long the first turn has waited that could run. Seconds are normal only "
-                "while all workers are busy.",
+                text="How long the oldest ready turn has waited. Seconds are normal only while all "
+                "workers are busy.",
                 queries=(("max(agentapi_oldest_ready_turn_age_seconds)", "oldest"),),
                 unit="s",
                 kind="stat",
@@ -75,7 +75,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Wait for a worker",
-                text="From when a turn could run to its claim. Long waits mean too few workers.",
+                text="From when a turn can run to its claim. Long waits mean too few workers.",
                 queries=(
                     (_quantile("turn_dispatch_wait", 0.5), "median"),
                     (_quantile("turn_dispatch_wait", 0.95), "95 %"),
@@ -88,9 +88,9 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         "Why?",
         (
             Panel(
-                title="Places taken",
-                text="Near 100 %: more workers, or more turns a worker. Low while turns wait: the "
-                "broker, or workers that do not serve all queues.",
+                title="Slots in use",
+                text="Near 100 %: add workers or slots. Low while turns wait: check the broker, "
+                "and whether workers serve all queues.",
                 queries=(
                     ("sum(agentapi_turns_in_flight) / sum(agentapi_turn_slots)", "all"),
                     ("agentapi_turns_in_flight / agentapi_turn_slots", "{{instance}}"),
@@ -98,9 +98,9 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 unit="percentunit",
             ),
             Panel(
-                title="Turns a second",
-                text="Accepted, claimed and ended. Producers that serve no metrics are not in the "
-                "number of accepted turns.",
+                title="Turns per second",
+                text="Accepted, claimed and ended. Turns from producers without metrics are "
+                "missing in the number of accepted turns.",
                 queries=(
                     (_rate("turns_accepted_total"), "accepted"),
                     (_rate("attempts_total", "cause"), "claimed: {{cause}}"),
@@ -109,7 +109,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 unit="cps",
             ),
             Panel(
-                title="Wait behind the own conversation",
+                title="Wait for the same conversation",
                 text="Turns of a conversation run one after the other; more workers do not help.",
                 queries=((_quantile("turn_inbox_wait", 0.95, "agent"), "{{agent}}, 95 %"),),
                 unit="s",
@@ -185,8 +185,8 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 ),
             ),
             Panel(
-                title="Tokens a second",
-                text="As providers count them; cached ones are part of input.",
+                title="Tokens per second",
+                text="As counted by providers; input includes cached tokens.",
                 queries=(
                     (
                         _rate("tokens_total", "provider", "model", "kind"),
@@ -201,8 +201,8 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         "Is a provider slow?",
         (
             Panel(
-                title="Time of model calls",
-                text="Of calls that were answered.",
+                title="Duration of model calls",
+                text="Of successful calls.",
                 queries=(
                     (
                         _quantile("model_call_duration", 0.95, "provider", "model"),
@@ -224,7 +224,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Model calls by result",
-                text="Everything but ok is a failure that another try or provider may have mended.",
+                text="Everything except ok is a failure; a retry may have succeeded.",
                 queries=(
                     (
                         _rate("model_calls_total", "provider", "model", "outcome"),
@@ -235,7 +235,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Paused providers",
-                text="1 while the breaker is open or the provider asks to wait; and calls that "
+                text="1 while the breaker is open or the provider asks to wait; also calls that "
                 "had to wait.",
                 queries=(
                     ("max by (provider) (agentapi_provider_breaker_open)", "{{provider}} paused"),
@@ -249,11 +249,11 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         ),
     ),
     (
-        "Are the processes well?",
+        "Are the processes healthy?",
         (
             Panel(
                 title="Event loops",
-                text="Late when an async tool or hook blocks.",
+                text="How late they are; an async tool or hook may block them.",
                 queries=((_quantile("event_loop_lag", 0.99, "instance"), "{{instance}}, 99 %"),),
                 unit="s",
             ),
@@ -270,7 +270,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Archive",
-                text="Conversations and turns that left Redis, and that came back.",
+                text="Conversations and turns moved to the archive, and restored from it.",
                 queries=(
                     (
                         _rate("archive_moves_total", "direction", "outcome"),
@@ -284,7 +284,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Gateway",
-                text="Requests a second, open streams, and streams that were resumed.",
+                text="Requests per second, open streams, and resumed streams.",
                 queries=(
                     (_rate("gateway_requests_total", "route"), "{{route}}"),
                     ("sum(agentapi_gateway_streams)", "open streams"),
@@ -293,7 +293,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel(
                 title="Slow requests",
-                text="For streams the time to their end.",
+                text="For streams, the time to their end.",
                 queries=(
                     (_quantile("gateway_request_duration", 0.95, "route"), "{{route}}, 95 %"),
                 ),
@@ -381,7 +381,7 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 
 
 def text() -> bytes:
-    """The file."""
+    """The content of the file."""
     return orjson.dumps(dashboard(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,4 +1,4 @@
-"""Links of the repository's pages: where each leads, and what the site makes of it."""
+"""Finds links in the repository's pages, and adapts them to the site."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 OUTSIDE: Final = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "deploy/README.md")
-"""Pages of the repository that are pages of the site too, though they are not in docs/."""
+"""Pages outside docs/ that are also pages of the site."""
 
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<to>[^()\s]+)\)")
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.M | re.S)
@@ -22,9 +22,9 @@ class Link:
     """A link of a page.
 
     Attributes:
-        text: What is shown.
-        path: The target from the repository's root; the page itself for a link within it.
-        anchor: What is behind the `#`; empty without one.
+        text: The link text.
+        path: The target, relative to the repository's root; the page itself for a link within it.
+        anchor: The part after the `#`; empty without one.
     """
 
     text: str
@@ -36,7 +36,7 @@ def links(page: str, markdown: str) -> Iterator[Link]:
     """The relative links of a page.
 
     Args:
-        page: The page, from the repository's root.
+        page: Path of the page, relative to the repository's root.
         markdown: Its text.
     """
     for found in _LINK.finditer(without_code(markdown)):
@@ -45,10 +45,10 @@ def links(page: str, markdown: str) -> Iterator[Link]:
 
 
 def for_site(page: str, markdown: str) -> str:
-    """The page's text with its links as the site needs them.
+    """Adapt the links in a page's text to the site.
 
-    Pages outside docs/ get a place beside those inside. What the site does not have, such as
-    source files, loses its link and keeps its text.
+    Pages outside docs/ are placed next to those inside. Links to files that the site does not have,
+    such as source files, become plain text.
     """
 
     def replace(found: re.Match[str]) -> str:
@@ -72,14 +72,14 @@ def for_site(page: str, markdown: str) -> str:
 
 
 def site_path(path: str) -> str | None:
-    """Where a file of the repository is within the site; None if it is not there."""
+    """The path of a repository file within the site; None if the site does not have it."""
     if path in OUTSIDE:
         return path
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
 def without_code(markdown: str) -> str:
-    """The text without blocks and spans of code."""
+    """The text without code blocks and code spans."""
     return _CODE.sub("", _FENCE.sub("", markdown))
 
 

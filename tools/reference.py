@@ -1,8 +1,8 @@
-"""Reference pages that follow from the code: settings, the command line, HTTP.
+"""Generates reference pages from the code: settings, the command line, HTTP.
 
 `python -m tools.reference` writes the settings' descriptions into docs/settings.md and
-deploy/agentapi.env.example, and the exit codes into docs/reference/cli.md. The other pages are made
-while the site is built.
+deploy/agentapi.env.example, and the exit codes into docs/reference/cli.md. The other pages are
+generated while the site is built.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ROOT: Final = Path(__file__).parents[1]
 SETTINGS_PAGE: Final = ROOT / "docs/settings.md"
 EXAMPLE_ENVIRONMENT: Final = ROOT / "deploy/agentapi.env.example"
 SETTINGS: Final[type[Settings]] = GatewaySettings
-"""All settings that there are."""
+"""The class with all settings."""
 CLI_PAGE: Final = ROOT / "docs/reference/cli.md"
 _TABLE = re.compile(r"(<!-- settings -->\n).*(\n<!-- /settings -->)", re.S)
 _EXIT_CODES = re.compile(r"(<!-- exit codes -->\n).*(\n<!-- /exit codes -->)", re.S)
 
 
 def default_of(name: str) -> str:
-    """A setting's default as one would write it into an environment file."""
+    """A setting's default, written as in an environment file."""
     field = SETTINGS.model_fields[name]
     if name == "broker_url":
         return "AGENTAPI_REDIS_URL"
@@ -53,24 +53,24 @@ def settings_table() -> str:
 
 
 def settings_page(page: str) -> str:
-    """The settings' page with its table brought up to date."""
+    """The settings page with its table updated."""
     return _TABLE.sub(lambda found: found[1] + settings_table() + found[2], page)
 
 
 def exit_codes_table() -> str:
-    """What the exit codes of `agentapi` mean, as a Markdown table."""
+    """The meanings of the exit codes of `agentapi`, as a Markdown table."""
     rows = ["| exit code | meaning |", "| --- | --- |"]
     rows += [f"| {int(code)} | {meaning} |" for code, meaning in MEANINGS.items()]
     return "\n".join(rows)
 
 
 def exit_codes_page(page: str) -> str:
-    """The command line's page with its table of exit codes brought up to date."""
+    """The command line page with its table of exit codes updated."""
     return _EXIT_CODES.sub(lambda found: found[1] + exit_codes_table() + found[2], page)
 
 
 def example_environment() -> str:
-    """An environment file that names every setting with its default."""
+    """An environment file that lists every setting with its default."""
     head = (
         "# Every setting of agentapi with its default. Uncomment what you change; times are in "
         "seconds."
@@ -86,7 +86,7 @@ def example_environment() -> str:
 
 
 def cli_page() -> str:
-    """Every command of `agentapi` with its arguments and options."""
+    """A page of all commands of `agentapi` with their arguments and options."""
     return "\n\n".join(_commands("agentapi", typer.main.get_command(commands)))
 
 
@@ -107,7 +107,7 @@ def _commands(path: str, command: Any) -> Iterator[str]:
 
 
 def _place(param: Any) -> str:
-    """An argument as it stands in the command's usage."""
+    """An argument as shown in the command's usage."""
     return str(param.metavar or param.name.upper())
 
 
@@ -126,7 +126,7 @@ def _parameter(param: Any) -> str:
 
 
 def _values(kind: Any, metavar: str | None) -> str:
-    """What may stand behind an option."""
+    """The values that an option accepts."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(each.value) for each in kind)
     if get_origin(kind) is Literal:
@@ -135,12 +135,12 @@ def _values(kind: Any, metavar: str | None) -> str:
 
 
 def openapi_document() -> dict[str, Any]:
-    """What the gateway says about itself at /openapi.json."""
+    """The OpenAPI document that the gateway serves at /openapi.json."""
     return create_app(load_gateway_settings()).openapi()
 
 
 def http_page() -> str:
-    """Every route of the gateway, from its OpenAPI document."""
+    """A page of all routes of the gateway, from its OpenAPI document."""
     document = openapi_document()
     parts: list[str] = []
     group = ""
@@ -216,7 +216,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Bring what is in the repository up to date with the settings."""
+    """Update the generated files in the repository."""
     SETTINGS_PAGE.write_text(settings_page(SETTINGS_PAGE.read_text()))
     EXAMPLE_ENVIRONMENT.write_text(example_environment())
     CLI_PAGE.write_text(exit_codes_page(CLI_PAGE.read_text()))

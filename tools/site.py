@@ -1,7 +1,7 @@
 """Builds the documentation's site into .site: `make docs`.
 
-The pages are first gathered in .site/pages, where links lead to places within the site and what
-is generated is filled in. That is plain Markdown, so that the generator behind it can be another.
+The pages are first collected in .site/pages, with links adapted to the site and generated parts
+filled in. They are plain Markdown there, so the site generator can be replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GENERATED: Final = {"cli": cli_page, "http": http_page}
 
 
 def gather(folder: Path) -> None:
-    """Write all pages and pictures of the site into an empty folder."""
+    """Write all pages and images of the site to an empty folder."""
     docs = ROOT / "docs"
     for source in [*docs.rglob("*"), *(ROOT / name for name in OUTSIDE)]:
         if source.is_dir():
@@ -37,7 +37,7 @@ def gather(folder: Path) -> None:
 
 
 def fill_in(markdown: str) -> str:
-    """The page with what is generated in place of its markers."""
+    """Replace a page's markers with the generated parts."""
     for name, make in GENERATED.items():
         marker = f"<!-- generated: {name} -->"
         if marker in markdown:
@@ -49,10 +49,10 @@ def build(folder: Path) -> int:
     """Build the site.
 
     Args:
-        folder: Gets `pages`, `html` and the generator's configuration; emptied first.
+        folder: Receives `pages`, `html` and the generator's configuration; it is emptied first.
 
     Returns:
-        The generator's exit code; not 0 at any warning.
+        The generator's exit code; not 0 if there was any warning.
     """
     shutil.rmtree(folder, ignore_errors=True)
     gather(folder / "pages")
@@ -64,7 +64,7 @@ def build(folder: Path) -> int:
 
 
 def main() -> None:
-    """Build into .site, or into the folder that is given."""
+    """Build into .site or the given folder."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SITE
     code = build(folder)
     if code == 0:

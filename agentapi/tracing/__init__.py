@@ -1,4 +1,4 @@
-"""Traces: what a process does for turns, as spans of OpenTelemetry.
+"""Traces: the work of a process for its turns, as OpenTelemetry spans.
 
 Spans are not exported until `set_up` turns traces on.
 """
@@ -31,13 +31,13 @@ __all__ = [
 
 
 def set_up(wanted: bool | None, *, content: bool, service: str) -> None:
-    """Turn the traces of this process on or off, as the settings say.
+    """Turn the traces of this process on or off, according to the settings.
 
     Args:
-        wanted: True for a provider of our own unless the program has set one; None to use only
-            the program's, whenever it is set; False for no spans.
-        content: Whether spans may have what people and models say.
-        service: The name of the service unless OpenTelemetry's own variables name it.
+        wanted: True to use agentapi's own provider unless the program has set one; None to use only
+            the program's provider, whenever it is set; False for no spans.
+        content: Whether spans may contain text of people and models.
+        service: Name of the service, unless OpenTelemetry's own variables set it.
 
     Raises:
         ConfigurationError: The extra ``otel`` is not installed, or OpenTelemetry's variables are
@@ -48,10 +48,10 @@ def set_up(wanted: bool | None, *, content: bool, service: str) -> None:
     elif not wanted:
         install(NoTraces())
     elif decided():
-        # Several producers of a process share its traces.
+        # The producers of a process share its traces.
         return
     elif (provider := provider_of_program()) is not None:
-        # Here and below: only processes with traces need the packages.
+        # Imported here and below, because only processes with traces need the packages.
         from agentapi.tracing.otel import OpenTelemetryTraces
 
         install(OpenTelemetryTraces(provider, content=content))
@@ -62,9 +62,9 @@ def set_up(wanted: bool | None, *, content: bool, service: str) -> None:
 
 
 def preload_traces(wanted: bool | None) -> None:
-    """Import what `set_up` would import, and start nothing: for a process that is to be forked.
+    """Import what `set_up` would import, without starting anything, in a process that will fork.
 
-    What is not installed is an error of `set_up`.
+    `set_up` reports packages that are not installed.
     """
     if wanted:
         with suppress(ConfigurationError):

@@ -1,7 +1,7 @@
-"""Where a span belongs: W3C trace contexts, and the ids of attempts, which follow from their turn.
+"""W3C trace contexts of spans, and the ids of attempts, which are computed from their turn.
 
-The next attempt must know the span of the one before, also when its worker was killed. So the id is
-not stored but computed from the turn's id and the number of the attempt.
+An attempt must know the span of the previous one, even if its worker was killed. So the id is not
+stored but computed from the turn's id and the number of the attempt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLED: Final = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TraceContext:
-    """A span as others refer to it.
+    """The context by which other spans refer to a span.
 
     Attributes:
         trace_id: Not 0.
@@ -46,10 +46,10 @@ class TraceContext:
         return f"{parent} {self.state}" if self.state else parent
 
 
-# Each turn's is read several times in a row.
+# Cached, because each turn's context is read several times in a row.
 @lru_cache(maxsize=64)
 def context_from(text: str | None) -> TraceContext | None:
-    """Read what `TraceContext.text` or a caller's ``traceparent`` says; None if it is not valid."""
+    """Parse `TraceContext.text` or a caller's ``traceparent``; None if it is not valid."""
     found = _FORM.fullmatch(text) if text else None
     if found is None:
         return None
@@ -66,7 +66,7 @@ def context_from(text: str | None) -> TraceContext | None:
 
 
 def trace_id_of(turn_id: str) -> int:
-    """The trace of a turn whose producer made no spans. The same for each of its attempts."""
+    """The trace id of a turn whose producer made no spans; the same for all its attempts."""
     return _number(f"trace:{turn_id}", 16)
 
 
@@ -76,7 +76,7 @@ def attempt_of(turn_id: str, attempt: int, trace: str | None) -> TraceContext:
     Args:
         turn_id: The turn.
         attempt: Number of the attempt, from 1.
-        trace: What is stored with the turn: the context of the span that enqueued it.
+        trace: The context stored with the turn: that of the span that enqueued it.
     """
     enqueued = context_from(trace)
     return TraceContext(

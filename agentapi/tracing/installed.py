@@ -1,8 +1,8 @@
-"""The traces of this process: what its parts tell about their work, and who hears it.
+"""The traces of this process.
 
-There is one for each process, like the log and the metrics. A process without traces has one that
-does nothing. If the program that runs in the process has set a tracer provider of its own, that one
-is used, whenever it was set.
+Each process has one `Traces`, just as it has one log and one set of metrics. Without traces, it
+does nothing. If the program sets its own tracer provider, that one is used, no matter when it is
+set.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def traces() -> Traces:
 
 
 def install(new: Traces) -> Traces:
-    """Replace the traces of this process; returns those before."""
+    """Replace the traces of this process; returns the previous ones."""
     before, _installed.traces = _installed.traces, new
     _installed.looks = False
     return before
 
 
 def decided() -> bool:
-    """Whether this process has traces that are on."""
+    """Whether the traces of this process are on."""
     return _installed.traces.on
 
 
 def look_for_provider(*, content: bool) -> None:
-    """Make no spans until the program sets a tracer provider of its own; traces that are on stay.
+    """Create no spans until the program sets its own tracer provider. Traces that are on stay on.
 
     Args:
-        content: Whether the spans may have what people and models say.
+        content: Whether the spans may contain text of people and models.
     """
     if not decided():
         _installed.looks, _installed.content = True, content
@@ -57,7 +57,8 @@ def look_for_provider(*, content: bool) -> None:
 
 def provider_of_program() -> Any:
     """The tracer provider that the program has set, or None."""
-    # Whoever has set one has imported this. Importing it only to look would cost every producer.
+    # A program that has set one has imported this module. Importing it just to check would slow
+    # down every producer.
     api = sys.modules.get("opentelemetry.trace")
     proxy = getattr(api, "ProxyTracerProvider", None)
     if api is None or proxy is None:
@@ -69,7 +70,7 @@ def provider_of_program() -> Any:
 def _look() -> None:
     provider = provider_of_program()
     if provider is not None:
-        # Here: only processes with a provider have the package.
+        # Imported here, because only processes with a provider have the package.
         from agentapi.tracing.otel import OpenTelemetryTraces
 
         install(OpenTelemetryTraces(provider, content=_installed.content))

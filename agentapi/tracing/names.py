@@ -1,4 +1,4 @@
-"""Names of spans and attributes: OpenTelemetry's GenAI conventions, and our own beside them.
+"""Names of spans and attributes: those of OpenTelemetry's GenAI conventions, and agentapi's own.
 
 The conventions are of semantic-conventions-genai 0.1, where nothing is stable yet. They have no
 names for waiting turns and attempts, so these are under ``agentapi.``.
@@ -36,7 +36,7 @@ TOOL: Final = "gen_ai.tool.name"
 TOOL_TYPE: Final = "gen_ai.tool.type"
 CALL: Final = "gen_ai.tool.call.id"
 
-# What people, models and tools say; only with AGENTAPI_TRACE_CONTENT.
+# Text of people, models and tools; only with AGENTAPI_TRACE_CONTENT.
 SYSTEM: Final = "gen_ai.system_instructions"
 INPUT: Final = "gen_ai.input.messages"
 OUTPUT: Final = "gen_ai.output.messages"

@@ -35,7 +35,7 @@ _KINDS: Final = {
 
 
 class OpenTelemetryTraces:
-    """See `Traces`. Whatever processors, samplers and exporters raise, callers hear nothing."""
+    """See `Traces`. Errors of processors, samplers and exporters never reach callers."""
 
     on = True
 
@@ -47,13 +47,14 @@ class OpenTelemetryTraces:
         own: bool = False,
         tracer: Any = None,
     ) -> None:
-        """Make spans through a provider.
+        """Create spans through a provider.
 
         Args:
-            provider: The provider. One that is not of OpenTelemetry's SDK gives attempts ids of
-                its own, so that links to them lead nowhere.
-            content: Whether spans may have what people and models say.
-            own: Whether nobody else uses it, so that it ends with this process's work.
+            provider: The provider. If it is not from OpenTelemetry's SDK, it chooses its own ids
+                for attempts, so links to them lead nowhere.
+            content: Whether spans may contain text of people and models.
+            own: Whether nobody else uses the provider, so that it is shut down with this process's
+                work.
             tracer: Starts its spans; the provider's own tracer if None.
         """
         self.content = content
@@ -75,7 +76,7 @@ class OpenTelemetryTraces:
         if new.parent is not None:
             context = _context_of(new.parent)
         elif new.own is not None:
-            # Nothing that happens to be current here is its parent.
+            # An unrelated current span must not become its parent.
             context = contexts.Context()
         if new.own is None or self._ids is None:
             return self._begin(new, context)
@@ -124,12 +125,12 @@ class OpenTelemetryTraces:
             except Exception as error:
                 _failed(error)
 
-        # A daemon: the process need not wait for what this gives up on.
+        # A daemon thread, so that the process does not wait for calls that were given up.
         thread = threading.Thread(target=make, name="agentapi-traces", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            # The interpreter is ending: no thread can start any more.
+            # The interpreter is shutting down, so no thread can start.
             make()
             return
         thread.join(patience)
@@ -161,7 +162,7 @@ class _Span:
         """See `Span.fail`."""
         if self.on:
             self._guarded(self._span.set_attribute, "error.type", code)
-            # Without a description: the text of an error may quote what people say.
+            # No description, because the text of an error may quote messages.
             self._guarded(self._span.set_status, trace.Status(trace.StatusCode.ERROR))
 
     def end(self, at: float | None = None) -> None:
@@ -194,7 +195,7 @@ class _ChosenIds:
         self._next = threading.local()
 
     def choose(self, own: TraceContext | None) -> None:
-        """The next span of this thread gets these ids; None for any."""
+        """Give these ids to the next span of this thread; None for generated ids."""
         self._next.own = own
 
     def generate_span_id(self) -> int:
@@ -206,7 +207,7 @@ class _ChosenIds:
         return int(self._others.generate_trace_id()) if own is None else own.trace_id
 
     def is_trace_id_random(self) -> bool:
-        # Chosen ones are hashes, as good as random for samplers.
+        # Chosen ids are hashes, which samplers can treat as random.
         found = getattr(self._others, "is_trace_id_random", None)
         return bool(found is not None and found())
 
@@ -215,12 +216,12 @@ _choosing = threading.Lock()
 
 
 def _ids_of(tracer: Any) -> _ChosenIds | None:
-    """Let the ids of a tracer's spans be chosen, if it is one of OpenTelemetry's SDK."""
+    """Make the ids of a tracer's spans choosable, if the tracer is from OpenTelemetry's SDK."""
     with _choosing:
         others = getattr(tracer, "id_generator", None)
         if others is None or isinstance(others, _ChosenIds):
             return others
-        # A provider gives everyone who asks for our scope the same tracer; no other tracer changes.
+        # A provider returns the same tracer for the same scope; no other tracer changes.
         ids = tracer.id_generator = _ChosenIds(others)
         return ids
 
@@ -261,7 +262,7 @@ _QUIET_FOR: Final = 60.0
 
 
 class _Failures:
-    """Logs that tracing fails, once in a while: it may fail for each span."""
+    """Logs failures of tracing only now and then, because each span may fail."""
 
     def __init__(self) -> None:
         self.last = -_QUIET_FOR

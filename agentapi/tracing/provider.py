@@ -1,4 +1,5 @@
-"""A tracer provider of our own, for programs that set none: OTLP over HTTP, by OTEL_* variables."""
+"""agentapi's own tracer provider, for programs that set none: OTLP over HTTP, by OTEL_*
+variables."""
 
 from __future__ import annotations
 
@@ -38,20 +39,20 @@ _ONLY_SDK: Final = ("_LIMIT", "_SDK_DISABLED", "_INTERNAL_METRICS_ENABLED")
 
 
 def own_traces(*, content: bool, service: str) -> Traces:
-    """Traces with a provider of our own. Its processor's thread starts here.
+    """Traces with agentapi's own provider. The thread of its processor starts here.
 
     Args:
-        content: Whether spans may have what people and models say.
-        service: The name of the service unless OpenTelemetry's own variables name it.
+        content: Whether spans may contain text of people and models.
+        service: Name of the service, unless OpenTelemetry's own variables set it.
 
     Raises:
-        ConfigurationError: OpenTelemetry's variables ask for what is not supported, or have a
-            value that is not valid.
+        ConfigurationError: OpenTelemetry's variables request something that is not supported, or
+            have a value that is not valid.
     """
     if _exporter() == "none":
         return NoTraces()
     try:
-        # Without its own handler at exit, which waits half a minute for a collector that is away.
+        # Without its own exit handler, which waits half a minute for an unavailable collector.
         provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
         exporter = OTLPSpanExporter()
         tracer = lean_tracer(provider, exporter)
@@ -67,11 +68,11 @@ def own_traces(*, content: bool, service: str) -> Traces:
 
 
 def lean_tracer(provider: TracerProvider, exporter: SpanExporter) -> LeanTracer | None:
-    """A tracer whose spans cost little; None where only the SDK's own does what is asked for.
+    """A tracer with cheap spans; None if only the SDK's own tracer supports the configuration.
 
-    Its processor's thread starts here, and ends with the provider.
+    The thread of its processor starts here, and ends with the provider.
     """
-    # The SDK has no public way to send what is encoded already.
+    # The SDK has no public API to send encoded spans.
     client: Any = getattr(exporter, "_client", None)
     if not callable(getattr(client, "export", None)) or any(_only_sdk(name) for name in os.environ):
         return None
@@ -83,23 +84,23 @@ def lean_tracer(provider: TracerProvider, exporter: SpanExporter) -> LeanTracer 
 
 
 def _only_sdk(variable: str) -> bool:
-    """Whether a variable asks for what only the SDK's tracer does: limits, metrics, or nothing."""
+    """Whether a variable requests something that only the SDK's tracer supports."""
     return variable.startswith("OTEL_") and variable.endswith(_ONLY_SDK)
 
 
 def preload() -> None:
-    """Import what the first exporter imports, and start nothing."""
-    # What is wrong with it is an error of `own_traces`.
+    """Import the modules that the first exporter needs, without starting anything."""
+    # `own_traces` reports errors of the configuration.
     with suppress(Exception):
         exporter: SpanExporter = OTLPSpanExporter()
         exporter.shutdown()
 
 
 def _exporter() -> str:
-    """Which exporter is wanted.
+    """The configured exporter.
 
     Raises:
-        ConfigurationError: Another one than there is.
+        ConfigurationError: The exporter is not supported.
     """
     wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if wanted not in ("otlp", "none"):
@@ -120,7 +121,7 @@ def _exporter() -> str:
 
 
 def _resource(service: str) -> Resource:
-    # What is given here would win over the variables.
+    # Arguments given here would override the variables.
     named = "service.name" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if named or os.environ.get("OTEL_SERVICE_NAME"):
         return Resource.create()

@@ -1,4 +1,4 @@
-"""Spans, and what makes them."""
+"""Spans, and the interface that creates them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Attributes: TypeAlias = Mapping[str, Value]
 
 
 class Kind(StrEnum):
-    """What a span is to its parent."""
+    """The role of a span relative to its parent."""
 
     INTERNAL = "internal"
     CLIENT = "client"
     PRODUCER = "producer"
 
 
-# Not frozen, which would cost more than the rest of it: one is made for each span.
+# Not frozen, because freezing would cost more than the rest, and each span needs one.
 @dataclass(kw_only=True, slots=True)
 class NewSpan:
     """A span to start.
 
     Attributes:
         name: Its name.
-        kind: What it is to its parent.
-        attributes: Those that samplers may look at.
+        kind: Its role relative to its parent.
+        attributes: Attributes that samplers can use.
         parent: The span that it belongs to. The current one when neither this nor `own` is given.
-        own: Its own ids, if they follow from something. Without a parent it begins that trace.
+        own: Its own ids, if they are predetermined. Without a parent, it begins that trace.
         links: Spans that it continues.
         began: When it began, in seconds since 1970; now when None.
     """
@@ -52,14 +52,14 @@ class Span(Protocol):
     """A span that has begun. Safe to pass between threads; raises nothing.
 
     Attributes:
-        on: Whether it is recorded: callers ask before they work out attributes only for it.
+        on: Whether it is recorded. Callers check this before they compute attributes only for it.
     """
 
     on: bool
 
     @property
     def context(self) -> TraceContext | None:
-        """How other spans refer to it; None if they should not."""
+        """The context by which other spans refer to it; None if they must not."""
         ...
 
     def set(self, attributes: Attributes) -> None:
@@ -67,19 +67,19 @@ class Span(Protocol):
         ...
 
     def fail(self, code: str) -> None:
-        """Its work failed, with this code."""
+        """Mark its work as failed, with an error code."""
         ...
 
     def end(self, at: float | None = None) -> None:
-        """Its work has ended, now or at a time in seconds since 1970. Repeats do nothing."""
+        """End the span, now or at a time in seconds since 1970. Repeated calls do nothing."""
         ...
 
     def current(self) -> AbstractContextManager[object]:
-        """Let it be the parent of what begins in this context manager."""
+        """A context manager in which it is the parent of new spans."""
         ...
 
     def enter(self) -> None:
-        """Let it be the parent of everything that the running task begins from now on."""
+        """Make it the parent of all spans that the running task begins from now on."""
         ...
 
 
@@ -87,29 +87,29 @@ class Traces(Protocol):
     """Makes spans. Safe to share between threads; raises nothing.
 
     Attributes:
-        on: Whether anybody hears of spans. Callers ask before they do work only for this.
-        content: Whether spans may have what people and models say.
+        on: Whether spans are exported. Callers check this before they do work only for spans.
+        content: Whether spans may contain text of people and models.
     """
 
     on: bool
     content: bool
 
     def start(self, span: NewSpan) -> Span:
-        """Begin a span. Whoever begins it must end it: only then is it exported."""
+        """Begin a span. The caller must end it; it is exported only then."""
         ...
 
     def flush(self, patience: float) -> None:
-        """Export what has ended; gives up after `patience` seconds."""
+        """Export the ended spans; gives up after `patience` seconds."""
         ...
 
     def close(self, patience: float) -> None:
-        """Export what has ended, and stop; gives up after `patience` seconds."""
+        """Export the ended spans, and stop; gives up after `patience` seconds."""
         ...
 
     def remote(self, parent: TraceContext) -> AbstractContextManager[object]:
-        """Let a span of another process be the parent of what begins in this context manager.
+        """A context manager in which a span of another process is the parent of new spans.
 
-        Unless there is a current span already.
+        A current span takes precedence.
         """
         ...
 
@@ -124,7 +124,7 @@ class NoSpan:
 
     @property
     def context(self) -> TraceContext | None:
-        """Nobody refers to it."""
+        """Always None."""
         return None
 
     def set(self, attributes: Attributes) -> None:
@@ -154,7 +154,7 @@ class NoTraces:
     content = False
 
     def start(self, span: NewSpan) -> Span:
-        """Nobody hears of it."""
+        """Return a span that is not exported."""
         return NO_SPAN
 
     def flush(self, patience: float) -> None:

@@ -1,1 +1,1 @@
-"""What is compared: each module runs in its contender's own environment, as worker or producer."""
+"""The compared systems. Each module runs in its own environment, as worker or producer."""

@@ -1,5 +1,5 @@
-"""agentexec as its README says: a pool of processes, one task at a time in each, activity in
-Postgres."""
+"""agentexec as its README recommends: a pool of processes that each run one task at a time, with
+the activity in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TASK = "turn"
 
 
 class Context(BaseModel):
-    """What a task is given."""
+    """A task's input."""
 
     conversation: str
 
 
 class Reply(BaseModel):
-    """What a task gives back."""
+    """A task's result."""
 
     text: str
 
@@ -45,7 +45,7 @@ async def take_turn(agent_id: UUID, context: Context) -> Reply:
 
 
 class AgentexecProducer:
-    """Enqueues tasks from an event loop of its own."""
+    """Enqueues tasks from its own event loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
@@ -75,7 +75,7 @@ class AgentexecProducer:
 
 
 async def work() -> None:
-    """Be the pool's parent, as `agentexec run --create-tables` is."""
+    """Run the pool's parent process, as `agentexec run --create-tables` does."""
     engine = create_async_engine(turn.DATABASE_URL)
     async with engine.begin() as connection:
         await connection.run_sync(ax.Base.metadata.create_all)

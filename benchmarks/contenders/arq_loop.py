@@ -1,4 +1,4 @@
-"""arq: an asyncio worker. It looks for jobs every 20 ms instead of every 500."""
+"""arq: an asyncio worker, which polls for jobs every 20 ms instead of every 500 ms."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def take_turn(context: dict[str, Any], conversation: str) -> str:
 
 
 async def begin(context: dict[str, Any]) -> None:
-    """A worker starts."""
+    """Called when a worker starts."""
     context["client"] = redis.asyncio.Redis.from_url(turn.REDIS_URL)
     turn.say_ready()
 
 
 class ArqProducer:
-    """Enqueues jobs from an event loop of its own."""
+    """Enqueues jobs from its own event loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
@@ -61,8 +61,8 @@ class ArqProducer:
 
 
 def work() -> None:
-    """Be a worker."""
-    # Made on the loop that it runs on.
+    """Run a worker."""
+    # Must be created on the loop that it runs on.
     with asyncio.Runner() as runner:
         runner.get_loop()
         worker = Worker(

@@ -1,7 +1,7 @@
-"""Celery by itself: a task that does nothing, and the loop that people write by hand.
+"""Celery alone: a task that does nothing, and a typical hand-written agent loop.
 
-Threads, as a turn mostly waits for its model; events, gossip and mingle off; results only for
-those who wait for them.
+It uses the thread pool, because a turn mostly waits for its model. Events, gossip and mingle are
+off, and results are stored only if somebody waits for them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CeleryProducer:
 
 
 def make_app() -> Any:
-    """The app of workers and producers."""
+    """Create the app for workers and producers."""
     app: Any = Celery("bench", broker=turn.REDIS_URL, backend=turn.REDIS_URL)
     app.conf.update(
         task_acks_late=False,
@@ -51,12 +51,12 @@ def make_app() -> Any:
         result_backend_thread_safe=True,
         worker_cancel_long_running_tasks_on_connection_loss=True,
     )
-    # Threads wait for a connection; without a limit of its own the pool refuses the 101st.
+    # Threads wait for a connection. With the default limit the pool refuses the 101st.
     pool = redis.BlockingConnectionPool.from_url(turn.REDIS_URL, max_connections=64)
     client = redis.Redis.from_pool(pool)
 
     def nothing(conversation: str) -> None:
-        """The floor."""
+        """Do nothing: the lower bound for any runtime on Celery."""
 
     def by_hand(conversation: str) -> str:
         return turn.run_turn(client, conversation)
@@ -66,7 +66,7 @@ def make_app() -> Any:
 
 
 def work(app: Any) -> None:
-    """Be a worker."""
+    """Run a worker."""
     worker_ready.connect(lambda **_: turn.say_ready(), weak=False)
     app.worker_main(
         [

@@ -1,5 +1,5 @@
-"""DBOS: a durable workflow of three steps on a queue. The queue is looked at every 50 ms instead
-of every second."""
+"""DBOS: a durable workflow of three steps on a queue, which is polled every 50 ms instead of every
+second."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DBOSProducer:
 
 
 def register() -> None:
-    """Tell DBOS of the workflow and its steps."""
+    """Register the workflow and its steps with DBOS."""
     clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
 
     def client() -> redis.asyncio.Redis:
@@ -77,7 +77,7 @@ def register() -> None:
 
 
 def work() -> None:
-    """Be a worker."""
+    """Run a worker."""
     DBOS(
         config={
             "name": "bench",

@@ -1,4 +1,4 @@
-"""A producer process: takes commands as JSON lines, answers with what it measured."""
+"""A producer process: reads commands as JSON lines, and answers with measured values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 
 class Producer(Protocol):
-    """What a contender offers to those who want a turn."""
+    """What each contender's producer implements."""
 
     def enqueue(self, conversations: Sequence[str]) -> None:
-        """Accept a turn for each, one call after the other."""
+        """Enqueue a turn for each conversation, one call after the other."""
         ...
 
     def ask(self, conversation: str) -> None:
-        """Enqueue one turn and wait for its reply in the contender's own way."""
+        """Enqueue one turn, and wait for its reply in the contender's own way."""
         ...
 
     def close(self) -> None:
@@ -29,9 +29,10 @@ def serve(producer: Producer) -> None:
     """Carry out commands until the input ends.
 
     A command is ``{"do": "enqueue" | "ask", "conversations": [...]}``. The answer to ``enqueue``
-    has the seconds of wall clock and processor it took, that to ``ask`` the seconds of each.
+    has the seconds of wall clock and of processor time; the answer to ``ask`` has the seconds of
+    each turn.
     """
-    # The contenders' libraries may print; the answers have a channel of their own.
+    # The contenders' libraries may print to stdout, so the answers use a separate channel.
     answers, sys.stdout = sys.stdout, sys.stderr
     try:
         for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""This runtime's producer; its workers are started as users start them."""
+"""This runtime's producer. Its workers are started the way users start them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGENT = "plain"
 
 
 class RuntimeProducer:
-    """Enqueues turns, one call each."""
+    """Enqueues turns, with one call each."""
 
     def __init__(self) -> None:
         self._orchestrator = Orchestrator(

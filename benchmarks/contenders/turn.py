@@ -1,7 +1,8 @@
-"""The turn that every contender runs, and the terms it runs on.
+"""The turn that every contender runs, and its conditions.
 
-Load the newest messages, ask a model, append two messages. The model is a sleep, so that only
-the runtime around it is measured. Imports what every environment has: Python and redis.
+A turn loads the newest messages, asks a model and appends two messages. The model is a sleep, so
+that only the runtime around it is measured. This module imports only what every environment has:
+Python and redis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import redis.asyncio
 WINDOW: Final = 20
 TEXT: Final = "Where is my order number 7, and when will it come?"
 READY: Final = "bench:ready"
-"""A list that gets an element from each worker process that takes turns."""
+"""Key of a list to which each ready worker process adds an element."""
 
 REDIS_URL: Final = os.environ.get("BENCH_REDIS_URL", "")
 DATABASE_URL: Final = os.environ.get("BENCH_DATABASE_URL", "")
@@ -28,18 +29,18 @@ PROCESSES: Final = int(os.environ.get("BENCH_PROCESSES", "1"))
 
 
 def key_of(conversation: str) -> str:
-    """Where a contender without a store of its own keeps a history."""
+    """Key of the history of a contender without its own store."""
     return f"bench:{conversation}:messages"
 
 
 def say_ready() -> None:
-    """Tell the harness that this worker process is up."""
+    """Tell the harness that this worker process is ready."""
     with redis.Redis.from_url(REDIS_URL) as client:
         client.rpush(READY, os.getpid())
 
 
 def run_turn(client: redis.Redis, conversation: str) -> str:
-    """The turn with a blocking client."""
+    """Run the turn with a blocking client."""
     history = load(client, conversation)
     reply = ask_model(history)
     append(client, conversation, reply)
@@ -53,38 +54,38 @@ def load(client: redis.Redis, conversation: str) -> list[dict[str, Any]]:
 
 
 def ask_model(history: list[dict[str, Any]]) -> str:
-    """A model that answers at once, or after the delay."""
+    """Stand in for a model: return immediately, or after the delay."""
     if DELAY:
         time.sleep(DELAY)
     return _reply(history)
 
 
 def append(client: redis.Redis, conversation: str, reply: str) -> None:
-    """What the user said and the reply, together."""
+    """Append the user's message and the reply together."""
     client.rpush(key_of(conversation), *_messages(reply))
 
 
 async def run_turn_async(client: redis.asyncio.Redis, conversation: str) -> str:
-    """The turn on an event loop."""
+    """Run the turn on an event loop."""
     reply = await ask_model_async(await load_async(client, conversation))
     await append_async(client, conversation, reply)
     return reply
 
 
 async def load_async(client: redis.asyncio.Redis, conversation: str) -> list[dict[str, Any]]:
-    """As `load`."""
+    """See `load`."""
     listed: Any = client.lrange(key_of(conversation), -WINDOW, -1)
     return [json.loads(message) for message in await listed]
 
 
 async def append_async(client: redis.asyncio.Redis, conversation: str, reply: str) -> None:
-    """As `append`."""
+    """See `append`."""
     pushed: Any = client.rpush(key_of(conversation), *_messages(reply))
     await pushed
 
 
 async def ask_model_async(history: list[dict[str, Any]]) -> str:
-    """As `ask_model`."""
+    """See `ask_model`."""
     if DELAY:
         await asyncio.sleep(DELAY)
     return _reply(history)

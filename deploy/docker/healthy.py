@@ -1,8 +1,8 @@
 #!/usr/bin/env -S python3 -I -S
-"""Whether this container's process is well: exit code 0, or 1 and a line that says why not.
+"""Checks whether this container's process is healthy: exit code 0, or 1 and a line that says why.
 
 A worker keeps a file fresh while at least one of its processes takes turns. The gateway and Flower
-answer over HTTP. Any other command is well as long as it runs.
+answer over HTTP. Any other command is healthy as long as it runs.
 """
 
 import os
@@ -15,7 +15,7 @@ FRESH = 30.0
 
 
 def main(command: list[str]) -> str | None:
-    """Returns what is wrong; None if nothing is."""
+    """Return what is wrong; None if nothing is."""
     if "--ready-file" in command:
         return stale(command[command.index("--ready-file") + 1])
     port = os.environ.get("AGENTAPI_GATEWAY_PORT") or "8080"
@@ -27,7 +27,7 @@ def main(command: list[str]) -> str | None:
 
 
 def stale(path: str) -> str | None:
-    """What is wrong with a worker."""
+    """Return what is wrong with a worker."""
     try:
         age = time.time() - os.stat(path).st_mtime
     except OSError:
@@ -36,7 +36,7 @@ def stale(path: str) -> str | None:
 
 
 def silent(url: str) -> str | None:
-    """What is wrong with a server."""
+    """Return what is wrong with a server."""
     try:
         with urllib.request.urlopen(url, timeout=4):  # noqa: S310
             return None

@@ -1,4 +1,4 @@
-"""What one turn costs the parts of a fleet, as measured."""
+"""The measured costs of a turn for each part of a fleet."""
 
 from __future__ import annotations
 

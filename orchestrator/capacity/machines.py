@@ -1,4 +1,4 @@
-"""What a simulated turn waits for: cores that work off one thing after another, and free slots."""
+"""The resources that simulated turns wait for: cores, queues and slots."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import deque
 
 
 class Core:
-    """A core, or a Redis primary: it does one thing at a time, in the order in which it is asked.
+    """A core or a Redis primary, which does one task at a time, in the order of requests.
 
     Attributes:
-        busy: Seconds for which it has worked, what is promised included.
+        busy: Total seconds of work, including accepted work that is not done yet.
     """
 
     __slots__ = ("_free_at", "busy")
@@ -19,14 +19,14 @@ class Core:
         self._free_at = 0.0
 
     def work(self, now: float, seconds: float) -> float:
-        """Ask for some seconds of work; returns when it is done."""
+        """Request some seconds of work; returns the time when it is done."""
         self.busy += seconds
         self._free_at = max(now, self._free_at) + seconds
         return self._free_at
 
 
 class Queues:
-    """The broker: each queue is first in, first out; consumers take from one after the other."""
+    """The broker's queues. Each is first in, first out; consumers take from the queues in turn."""
 
     __slots__ = ("_next", "_queues", "length")
 
@@ -41,7 +41,7 @@ class Queues:
         self.length += 1
 
     def take(self) -> int:
-        """The next wake-up, of the first queue that has one; there is one (see `length`)."""
+        """The next wake-up, from the first queue that has one. There must be one (see `length`)."""
         for step in range(len(self._queues)):
             queue = (self._next + step) % len(self._queues)
             if self._queues[queue]:
@@ -52,7 +52,7 @@ class Queues:
 
 
 class Slots:
-    """Free slots of workers. Whoever has waited longest is asked next, as with `BRPOP`."""
+    """Free slots of workers. The worker that has waited longest is next, as with `BRPOP`."""
 
     __slots__ = ("_free", "_line", "_waits")
 
@@ -62,7 +62,7 @@ class Slots:
         self._waits = [True] * workers
 
     def take(self) -> int | None:
-        """A worker with a free slot, which is taken; or None."""
+        """Take a slot; returns its worker, or None if no slot is free."""
         while self._line:
             worker = self._line.popleft()
             self._waits[worker] = False
@@ -74,12 +74,12 @@ class Slots:
         return None
 
     def give(self, worker: int) -> None:
-        """A slot of the worker is free again."""
+        """Free a slot of the worker."""
         self._free[worker] += 1
         self._wait(worker)
 
     def lose(self, worker: int) -> None:
-        """The worker is gone for good."""
+        """Remove a worker permanently."""
         self._free[worker] = -(10**9)
 
     def _wait(self, worker: int) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation."""
+"""Faults in a simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Lost:
 
     Attributes:
         at: Seconds after the start.
-        workers: How many worker processes.
+        workers: Number of lost worker processes.
     """
 
     at: float
@@ -24,7 +24,7 @@ class Outage:
 
     Attributes:
         at: Seconds after the start.
-        seconds: For how long.
+        seconds: Duration of the outage.
     """
 
     at: float

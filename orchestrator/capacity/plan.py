@@ -19,15 +19,15 @@ _HOUR_TO_MONTH: Final = 730
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fleet:
-    """What runs.
+    """The size of a fleet.
 
     Attributes:
-        workers: Worker processes.
+        workers: Number of worker processes.
         slots: Turns in flight in each (`AGENTAPI_CONCURRENCY`).
-        shards: Redis primaries.
-        gateways: Gateway processes.
+        shards: Number of Redis primaries.
+        gateways: Number of gateway processes.
         balanced: Whether the shards have equally many partitions.
-        queues: Celery queues (`AGENTAPI_QUEUES`).
+        queues: Number of Celery queues (`AGENTAPI_QUEUES`).
     """
 
     workers: int
@@ -40,14 +40,14 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """How much of what there is may be used.
+    """Limits of utilisation, retention times and prices.
 
     Attributes:
         busy: Share of a core that a process may use, above 0 to 1.
         full: Share of a worker's slots that turns may take, above 0 to 1.
         spare: Share of the workers that may be lost at the same time, 0 to below 1.
-        shard_gib: Memory of one Redis primary, in GiB; half of it is for data, as a copy on write
-            while a file is saved may take the rest.
+        shard_gib: Memory of one Redis primary, in GiB. Half of it is for data, because
+            copy-on-write may take the rest while Redis saves its file.
         turn_retention: Seconds for which an ended turn is kept.
         events_retention: Seconds for which an ended turn's events are kept.
         archive_turns_after: Seconds after its end at which a turn's record moves to the archive; 0
@@ -78,7 +78,7 @@ class Plan:
     """What a load needs.
 
     Attributes:
-        fleet: How many of each.
+        fleet: The size of the fleet.
         in_flight: Turns that run at any moment.
         worker_cores: Cores that the workers use.
         store_cores: Cores that all Redis primaries use together.
@@ -144,7 +144,7 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
     gateways = math.ceil(gateway_cores / rules.busy)
     worker_gib = (workers * costs.worker_mib + load.in_flight * costs.worker_slot_mib) / 1024
     servers = shards * (1 + rules.replicas)
-    # Workers that wait for models share cores; a primary and its replica have one each.
+    # Workers that wait for models can share cores; each primary and each replica has its own.
     cores = (worker_cores + gateway_cores) / rules.busy / (1 - rules.spare) + servers
     memory = worker_gib + servers * rules.shard_gib
     _, archive_turns = _ended(load, rules)
@@ -176,13 +176,13 @@ def plan(load: Load, costs: Costs, rules: Rules | None = None, *, slots: int = 6
 
 
 def worker_ms(load: Load, costs: Costs) -> float:
-    """Milliseconds of a worker's core that one turn takes."""
+    """Milliseconds of a worker's core for one turn."""
     steps = load.tool_calls * costs.worker_step_ms
     return costs.worker_turn_ms + steps + load.streamed * load.pieces * costs.worker_piece_ms
 
 
 def store_ms(load: Load, costs: Costs) -> float:
-    """Milliseconds of Redis that one turn takes."""
+    """Milliseconds of Redis for one turn."""
     once = costs.store_enqueue_ms + costs.store_turn_ms
     steps = load.tool_calls * costs.store_step_ms
     return once + steps + load.streamed * load.pieces * costs.store_piece_ms
@@ -203,11 +203,11 @@ def _data(load: Load, costs: Costs, rules: Rules) -> tuple[float, float, float]:
 
 
 def _ended(load: Load, rules: Rules) -> tuple[float, float]:
-    """Ended turns that are kept: with records in Redis, and in the archive."""
+    """Numbers of stored ended turns: with records in Redis, and in the archive."""
     kept = load.turns_per_second * load.average * rules.turn_retention
     if not rules.archive_turns_after:
         return kept, 0.0
-    # A turn stays until its events have expired. The last hour may be the busiest.
+    # A turn is kept until its events have expired. The last hour may be the busiest.
     after = max(rules.archive_turns_after, rules.events_retention)
     whole = min(kept, load.turns_per_second * after)
     return whole, kept - whole

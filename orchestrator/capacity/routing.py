@@ -1,4 +1,4 @@
-"""Where conversations go: their partition, its queue, and its shard of a Redis Cluster."""
+"""Maps conversations to partitions, queues and shards of a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def shards_of_partitions(shards: int, *, balanced: bool) -> tuple[int, ...]:
     """The shard of each partition.
 
     Args:
-        shards: How many shards, 1 to 256.
+        shards: Number of shards, 1 to 256.
         balanced: Whether slots are moved so that each shard has the same number of partitions.
             Otherwise each shard has an equal range of slots, as ``--cluster create`` gives them.
     """
     if not balanced:
         return tuple(slot * shards // REDIS_CLUSTER_HASH_SLOTS for slot in PARTITION_SLOTS)
-    # Neighbours stay together, so that each shard still has one range of slots.
+    # Adjacent partitions stay together, so that each shard still has one range of slots.
     found = [0] * PARTITIONS
     for place, partition in enumerate(PARTITIONS_BY_SLOT):
         found[partition] = place * shards // PARTITIONS
@@ -30,6 +30,6 @@ def shards_of_partitions(shards: int, *, balanced: bool) -> tuple[int, ...]:
 
 
 def hottest_share(shards: int, *, balanced: bool) -> float:
-    """The share of all partitions that the shard with the most of them has."""
+    """The largest share of all partitions that one shard has."""
     counts = Counter(shards_of_partitions(shards, balanced=balanced))
     return max(counts.values()) / PARTITIONS

@@ -1,8 +1,8 @@
-"""A discrete-event simulation of a fleet: it shows what a formula cannot, such as a recovery storm.
+"""A discrete-event simulation of a fleet. It shows what a formula cannot, such as recovery storms.
 
-It keeps to what the runtime does: a conversation's partition and its queue, turns of a conversation
-one after the other, leases and sweeps, parked turns and how they wake. Cores, Redis primaries and
-slots are what turns wait for; their costs are the measured ones.
+It models the runtime: partitions and their queues, the order of turns in a conversation, leases and
+sweeps, and parked turns with their wake-ups. Turns wait for cores, Redis primaries and slots, and
+cost what was measured.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ Step = Callable[["_Turn"], None]
 
 @dataclass(slots=True)
 class _Turn:
-    """A turn on its way.
+    """A turn in progress.
 
     Attributes:
-        number: Its place in the order of arrival.
-        life: Raised when it loses its worker or parks: what was planned before is void.
-        calls: Model calls that are still to come.
-        work: Seconds that models and tools have taken, or will have when they answer.
-        answers_at: When the call under way will have its answer.
-        parks: How often it has waited for the provider.
-        suspect: Whether it has lost a worker and runs in a process of its own.
+        number: Its position in the order of arrival.
+        life: Incremented when it loses its worker or parks, which cancels the events planned
+            before.
+        calls: Remaining model calls.
+        work: Seconds that models and tools have taken, including the call in progress.
+        answers_at: When the call in progress will be answered.
+        parks: How many times it has waited for the provider.
+        suspect: Whether it has lost a worker and runs in a separate process.
     """
 
     number: int
@@ -71,15 +72,15 @@ class Simulation:
 
     Attributes:
         load: The load. Model and tool times are exponentially distributed unless `steady`.
-        fleet: What runs.
-        costs: What was measured.
-        seconds: For how long turns arrive.
-        lost: Machines that are lost.
-        outage: A provider that is away.
+        fleet: The simulated fleet.
+        costs: The measured costs.
+        seconds: Seconds during which turns arrive.
+        lost: The loss of machines to simulate, if any.
+        outage: The provider's outage to simulate, if any.
         steady: Whether every model and tool call takes exactly the load's time.
-        seed: Of all random numbers.
-        arrivals: Seconds and conversations of turns, instead of the load's.
-        progress: Called with the simulated second, once in each.
+        seed: Seed of all random numbers.
+        arrivals: Arrival times in seconds and conversations of turns, instead of those of the load.
+        progress: Called once in each simulated second, with the second.
     """
 
     load: Load
@@ -153,11 +154,11 @@ class Simulation:
         self._backlog: float | None = None
         self._back_at = float("inf")
         if self.outage is not None:
-            # The next probe finds out; when it comes, nobody knows.
+            # The next probe finds out; its time is random.
             found = self._random.uniform(0, _LONGEST_PROBE)
             self._back_at = self.outage.at + self.outage.seconds + found
         pieces = load.streamed * load.pieces
-        # Half of a turn's cost comes before its first model call, half of it after its last.
+        # Half of a turn's cost is before its first model call, and half after its last.
         self._worker_half = (costs.worker_turn_ms + pieces * costs.worker_piece_ms) / 2 / _MS
         self._store_half = (costs.store_turn_ms + pieces * costs.store_piece_ms) / 2 / _MS
 
@@ -203,7 +204,7 @@ class Simulation:
         self._assign()
 
     def _assign(self) -> None:
-        """Give what waits to workers that have room."""
+        """Give waiting turns to workers with free slots."""
         while self._queues.length:
             worker = self._slots.take()
             if worker is None:
@@ -244,7 +245,7 @@ class Simulation:
             self._plan(core.work(self._now, self._worker_half), self._committed, turn)
 
     def _recorded(self, turn: _Turn) -> None:
-        # Not before: a response that was not recorded is asked for again.
+        # Not before, because the model is asked again for a response that was not recorded.
         turn.calls -= 1
         self._plan(self._store(turn, self.costs.store_step_ms / _MS), self._tool, turn)
 
@@ -268,7 +269,7 @@ class Simulation:
         self._assign()
 
     def _release(self, turn: _Turn) -> None:
-        """Give the slot back."""
+        """Free the slot."""
         self._in_flight -= 1
         self._running[turn.worker].discard(turn.number)
         (self._places if turn.suspect else self._slots).give(turn.worker)
@@ -298,7 +299,7 @@ class Simulation:
         self._backlog = self._back_at
 
     def _rouse(self, _: _Turn) -> None:
-        """The provider is back: those that wait for it wake one after the other."""
+        """The provider is back: wake the turns that wait for it, one after the other."""
         waiting = sorted(self._parked)
         step = min(1 / ROUSED_A_SECOND, LONGEST_ROUSE / max(len(waiting), 1))
         for place, number in enumerate(waiting):
@@ -327,20 +328,20 @@ class Simulation:
                 self._plan(late, self._overdue, turn)
             self._running[worker].clear()
 
-        # Long before the first of these leases ends.
+        # This is long before the first of these leases expires.
         self._share_sweep(range(workers, self.fleet.workers))
 
     def _share_sweep(self, workers: Sequence[int]) -> None:
-        """Give each group of partitions to one of the workers that live, if any do."""
+        """Assign each group of partitions to a live worker, if there is one."""
         if workers:
             self._sweeper_of = [workers[group % len(workers)] for group in range(SWEEP_GROUPS)]
 
     def _overdue(self, turn: _Turn) -> None:
-        # The call whose answer was lost is made again; what was recorded is not.
+        # The call whose answer was lost is repeated; recorded calls are not.
         self._send(turn)
 
     def _send(self, turn: _Turn) -> float:
-        """A sweeper sends a turn's wake-up, after all that is due before; returns when."""
+        """Let a sweeper send a turn's wake-up after its earlier ones; returns the time."""
         sweeper = self._sweepers[self._sweeper_of[group_of(turn.partition)]]
         sent = sweeper.work(self._now, self.costs.dispatch_ms / _MS)
         self._store(turn, self.costs.store_dispatch_ms / _MS)
@@ -360,11 +361,11 @@ class Simulation:
         heapq.heappush(self._heap, (at, self._planned, turn.life, step, turn))
 
     def _store(self, turn: _Turn, seconds: float) -> float:
-        """A script on the turn's shard; returns when it is done."""
+        """Run a script on the turn's shard; returns the time when it is done."""
         return self._shards[self._shard_of[turn.partition]].work(self._now, seconds)
 
     def _wait(self, turn: _Turn, seconds: float, then: Step) -> None:
-        """A model or a tool works."""
+        """Wait for a model or a tool."""
         if not self.steady and seconds > 0:
             seconds = self._random.expovariate(1 / seconds)
         turn.work += seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Values of many turns.
+    """A summary of the values of many turns.
 
     Attributes:
         median: The median.
@@ -28,16 +28,17 @@ class Outcome:
     Attributes:
         seconds: The time from the first arrival to the last reply.
         ended: Turns that ended.
-        most_in_flight: Maximum turns that ran at the same time.
-        most_waiting: Maximum turns that waited for a worker or a provider at the same time.
+        most_in_flight: Maximum number of turns that ran at the same time.
+        most_waiting: Maximum number of turns that waited for a worker or a provider at the same
+            time.
         delay: Time that turns took in addition to models and tools.
-        hottest_shard: Share of its time for which the busiest shard worked.
-        mean_shard: The same of all shards on average.
-        hottest_worker: Share of its time for which the busiest worker's core worked.
+        hottest_shard: Utilisation of the busiest shard, as a share of time.
+        mean_shard: Average utilisation of all shards.
+        hottest_worker: Utilisation of the busiest worker's core, as a share of time.
         taken_over: Turns that lost their worker.
-        recovery: From the loss of machines until each lost turn ran again.
+        recovery: Time from the loss of machines until each lost turn ran again.
         backlog: Seconds from the end of the outage until no turn waited for the provider.
-        sweep_behind: The longest that a wake-up was late because the sweep had others to send.
+        sweep_behind: Maximum delay of a wake-up because the sweep had to send others first.
         ended_at: When each turn ended, in the order of arrival.
     """
 
@@ -57,7 +58,7 @@ class Outcome:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, 99th percentile and maximum; zeros of nothing."""
+    """Median, 99th percentile and maximum; zeros if there are no values."""
     if not values:
         return Spread(median=0.0, p99=0.0, longest=0.0)
     ordered = sorted(values)

@@ -1,4 +1,4 @@
-"""Finds that no worker serves the agent of a turn, sooner than the turn fails for that."""
+"""Detects early that no worker serves a turn's agent, before the turn fails because of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from orchestrator.handle import TurnHandle
 
 ROUNDS = 2
-"""How many times the workers are asked: a busy worker may miss the first question."""
+"""How many times the workers are asked, because a busy worker may miss a question."""
 
 
 class AgentCheck:
-    """Asks the workers once a turn has waited for a moment.
+    """Asks the workers after a turn has waited for a moment.
 
     A turn of an agent that a worker does not know is left to the other workers for a while
     (`unknown_agent_wait`), which may be about to start.
@@ -37,7 +37,7 @@ class AgentCheck:
         """Check without waiting for the workers' answers.
 
         Returns:
-            Whether to check again: nothing is known yet.
+            Whether to check again, because nothing is known yet.
 
         Raises:
             UnknownAgent: Workers answered, none serves the agent, and one has passed the turn on.
@@ -51,7 +51,7 @@ class AgentCheck:
             return True
         known = _names(self._serving)
         if not known or self._agent in known:
-            # Without workers the turn waits for one to be started.
+            # Without workers, the turn waits until one is started.
             return False
         if not self._handle.info().deferrals:
             # No worker has seen the turn yet.
@@ -62,7 +62,7 @@ class AgentCheck:
     def _ask(self) -> None:
         from agentapi.errors import AgentAPIError
 
-        # Without the broker nobody knows; the turn itself will say what is wrong.
+        # Without the broker this is unknown; the turn itself will show what is wrong.
         with contextlib.suppress(AgentAPIError):
             for _ in range(ROUNDS):
                 found = agents_of_workers(self._settings)
@@ -76,7 +76,7 @@ def _names(serving: Mapping[str, Sequence[str]] | None) -> set[str]:
 
 
 def not_served(agent: str, known: Iterable[str]) -> UnknownAgent:
-    """The error of an agent that no worker serves."""
+    """The error for an agent that no worker serves."""
     from agentapi.decoding.shown import shown
     from agentapi.errors import UnknownAgent
 

@@ -39,7 +39,7 @@ def pending(turn_id: TurnId, as_json: Json = False) -> None:
 
 
 def print_calls(calls: Iterable[PendingCall], *, as_json: bool) -> None:
-    """Print calls that wait."""
+    """Print waiting calls."""
     if as_json:
         for call in calls:
             print_json(call_json(call))
@@ -72,7 +72,7 @@ def _row(call: PendingCall) -> dict[str, str]:
 
 
 def _block(call: PendingCall) -> str:
-    """A call in a few lines, with the command that allows it."""
+    """A call in a few lines, with the command that approves it."""
     arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
     lines = [f"turn  {call.turn_id}", f"call  {call.call_id}", f"{call.tool}({arguments})"]
     if call.expires_at is not None:

@@ -1,4 +1,4 @@
-"""`archive`: make and migrate the archive's tables, and see how much it has."""
+"""`archive`: create and migrate the archive's tables, and show its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads lines from a person at a terminal, or from a program that writes them."""
+"""Reads lines from a person at a terminal, or from a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.cli.failures import usage_error
 
 
 def confirm(question: str) -> None:
-    """Ask before something cannot be undone.
+    """Ask for confirmation of something that cannot be undone.
 
     Raises:
         CommandFailed: There is nobody to ask.
@@ -26,14 +26,14 @@ class Lines:
 
     Attributes:
         interactive: Whether a person types them; otherwise nothing is prompted.
-        quiet: Whether nobody reads what is printed for people.
+        quiet: Whether nothing is printed for people.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         """Open standard input.
 
         Args:
-            quiet: Never prompt, as when standard output is for a program.
+            quiet: Whether never to prompt, for example because standard output goes to a program.
         """
         self.quiet = quiet
         self.interactive = sys.stdin.isatty() and not quiet
@@ -43,7 +43,7 @@ class Lines:
 
         Args:
             prompt: Shown to a person.
-            prefill: Text that a person may edit; ignored where nobody types.
+            prefill: Text that the person can edit; ignored if the input is not a terminal.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -60,7 +60,7 @@ class Lines:
 
 def _prompted(prompt: str, prefill: str) -> str:
     try:
-        # Its import gives input() a history and keys to edit the line.
+        # Importing it gives input() a history and line editing.
         import readline
     except ImportError:
         return input(prompt)

@@ -127,10 +127,10 @@ def retry(
 
 
 def _is_one(turn_id: str | None, filters: dict[str, Any], *, dry_run: bool) -> bool:
-    """Whether the command is about one turn.
+    """Whether the command applies to one turn.
 
     Raises:
-        CommandFailed: It is about none, or about one and others.
+        CommandFailed: It applies to no turn, or to one turn and filters.
     """
     if turn_id is None and not filters:
         raise usage_error("give a TURN, or a filter such as --agent or --since")
@@ -148,13 +148,13 @@ def _print_outcome(turn_id: str | None, outcome: str, *, as_json: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A change of many turns.
+    """A change to many turns.
 
     Attributes:
-        verb: What it does.
-        done: What has been done to a turn then.
-        apply: Does it, or finds the turns.
-        filters: Which turns.
+        verb: The verb for the change, such as "cancel".
+        done: The participle, such as "cancelled".
+        apply: Makes the change, or only finds the turns.
+        filters: The filters that select the turns.
     """
 
     verb: str
@@ -163,7 +163,7 @@ class _Change:
     filters: dict[str, Any]
 
     def run(self, *, limit: int | None, dry_run: bool, yes: bool, as_json: bool) -> None:
-        """Ask first, unless told not to; then change the turns, and print which."""
+        """Ask for confirmation unless told not to; then change the turns, and print their ids."""
         if not dry_run and not yes:
             found = self.apply(dry_run=True, limit=limit, **self.filters)
             if not found.turn_ids:

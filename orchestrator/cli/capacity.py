@@ -144,7 +144,7 @@ def _simulate(
 
 
 def _watched(run: Simulation, name: str, lasts: float) -> Outcome:
-    """Run a simulation, and show how far it is."""
+    """Run a simulation, and show its progress."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Chat(Protocol):
-    """What commands use of a chat.
+    """What commands need from a chat.
 
     Attributes:
         orchestrator: The producer.
@@ -50,7 +50,7 @@ class Command:
     """A command.
 
     Attributes:
-        run: Carries it out, with the text behind its name.
+        run: Runs the command with the text after its name.
         usage: Its arguments.
         help: What it does.
     """

@@ -1,4 +1,4 @@
-"""A conversation in the terminal: lines are messages, lines with a slash are commands."""
+"""A chat in the terminal: lines are messages, and lines with a slash are commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CENSUS_WAIT: Final = 5.0
 
 
 class Leave(Exception):
-    """The chat is to end.
+    """Ends the chat.
 
     Attributes:
         code: The exit code.
@@ -52,7 +52,7 @@ class Leave(Exception):
 
 
 class ChatSession:
-    """A chat.
+    """A chat in the terminal.
 
     Attributes:
         orchestrator: The producer.
@@ -91,15 +91,15 @@ class ChatSession:
         self._code = ExitCode.OK
 
     def run(self) -> ExitCode:
-        """Read lines until the end of the input; returns the exit code.
+        """Read lines until the input ends; returns the exit code.
 
-        Where nobody types, the exit code is that of the last turn.
+        If the input is not a terminal, the exit code is that of the last turn.
 
         Raises:
             AgentAPIError: Redis is out of reach, or the conversation cannot be used.
         """
         if self._lines.interactive:
-            # In the background: the answer takes a second, which the person needs to type.
+            # In the background, because the answer takes a second, during which the user can type.
             self._census = threading.Thread(target=self._ask_workers, daemon=True)
             self._census.start()
         self._greet()
@@ -123,7 +123,7 @@ class ChatSession:
             self._find_open_turns()
 
     def _find_open_turns(self) -> None:
-        """Say which turns of the conversation have not ended; `/follow` shows the newest."""
+        """Print which turns of the conversation have not ended; `/follow` shows the newest."""
         open_turns = self.orchestrator.turns(
             conversation_id=self.conversation_id, status=("queued", "running", "parked")
         )
@@ -215,7 +215,7 @@ class ChatSession:
             return
         census.join(_CENSUS_WAIT)
         if self._serving is None:
-            # Without the broker nobody knows; the turn itself will say what is wrong.
+            # Without the broker this is unknown; the turn itself will show what is wrong.
             return
         known = {name for names in self._serving.values() for name in names}
         if not known:
@@ -256,7 +256,7 @@ class ChatSession:
                 return
 
     def _watch(self, watch: Watch, display: Display) -> bool:
-        """Show what happens; returns whether the turn has ended."""
+        """Show progress; returns whether the turn has ended."""
         for found in watch.run():
             match found:
                 case NotStarted():
@@ -280,6 +280,6 @@ class ChatSession:
 
     def _failed(self, error: TurnFailed) -> None:
         if exit_code_of(error) is ExitCode.NOT_FOUND:
-            # There is no such agent: no further message could be answered either.
+            # The agent does not exist, so no further message could be answered.
             raise error
         self._fail(error)

@@ -1,4 +1,4 @@
-"""What shells complete besides commands and options. Runs at each Tab, so it imports little."""
+"""Completes arguments in shells. It runs at each Tab, so it imports little."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 STATUSES: Final = ("queued", "running", "parked", "completed", "failed", "cancelled")
-"""The values of `TurnStatus`, whose import is slow."""
+"""The values of `TurnStatus`, copied because its import is slow."""
 
 
 def turn_statuses(incomplete: str) -> list[str]:
@@ -22,7 +22,7 @@ def turn_statuses(incomplete: str) -> list[str]:
 def agent_names(incomplete: str) -> list[str]:
     """Names of agents that the modules of `AGENTAPI_AGENTS` define, read from their source.
 
-    The modules are not imported: that would take long, and may do anything.
+    The modules are not imported, because that would be slow and could have side effects.
     """
     found = {name for module in _modules() for name in _names_in(module)}
     return sorted(name for name in found if name.startswith(incomplete))

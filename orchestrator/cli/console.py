@@ -1,4 +1,4 @@
-"""Where commands print: results to standard output, everything else to standard error."""
+"""Prints results to standard output, and everything else to standard error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDE: Final = 200
 
 
 class _Lazy:
-    """A console that is created when it is first used: help and completion need none."""
+    """A console that is created when first used, because help and completion need none."""
 
     def __init__(self, *, stderr: bool) -> None:
         self._stderr = stderr
@@ -29,7 +29,7 @@ class _Lazy:
     def real(self) -> Console:
         from rich.console import Console
 
-        # A table for a file or a pipe is not squeezed into the 80 columns that Rich assumes.
+        # For a file or a pipe, do not squeeze tables into the 80 columns that Rich assumes.
         wide = not (sys.stderr if self._stderr else sys.stdout).isatty()
         width = _WIDE if wide and "COLUMNS" not in os.environ else None
         return Console(stderr=self._stderr, width=width)
@@ -43,7 +43,7 @@ errors = cast("Console", _Lazy(stderr=True))
 
 
 def real(console: Console) -> Console:
-    """The console itself, for code of Rich, which does more than call methods."""
+    """The console itself, for Rich's own code, which does more than call methods."""
     return console.real if isinstance(console, _Lazy) else console
 
 
@@ -61,7 +61,7 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text that cannot control the terminal: what models and users write is shown, not obeyed."""
+    """Escape control characters, so that text from models and users cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -70,8 +70,8 @@ def printable(text: str) -> str:
 
 
 def own_command() -> str:
-    """How to call `agentapi` from here: as it is on the path, or else by the path of the one that
-    runs now."""
+    """How to call `agentapi` from this shell: by name if it is on the PATH, otherwise by the path
+    of the running command."""
     own = Path(sys.executable).with_name("agentapi")
     if not own.exists():
         return f"{shlex.quote(sys.executable)} -m orchestrator.cli.main"
@@ -81,7 +81,7 @@ def own_command() -> str:
     here = Path.cwd()
     if not own.is_relative_to(here):
         return shlex.quote(str(own))
-    # Without a slash the shell would look on the path.
+    # Without a slash, the shell would search the PATH.
     shown = str(own.relative_to(here))
     return shlex.quote(shown if "/" in shown else f"./{shown}")
 
@@ -96,12 +96,12 @@ class Printer:
         """Write a piece immediately."""
         if not piece:
             return
-        # A program that reads the output gets exactly the text.
+        # A program that reads the output gets the exact text.
         sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
         sys.stdout.flush()
         self._open = not piece.endswith("\n")
 
     def end_line(self) -> None:
-        """End the line, if one was begun."""
+        """End the current line, if one was begun."""
         if self._open:
             self.write("\n")

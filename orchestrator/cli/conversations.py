@@ -1,4 +1,4 @@
-"""`history` and `reset`: what conversations hold."""
+"""`history` and `reset`: show or delete a conversation's messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def known_history(orchestrator: Orchestrator, conversation: str) -> list[dict[st
     """The messages of a conversation.
 
     Raises:
-        CommandFailed: It has none: it is unknown, expired, or has no turn that completed yet.
+        CommandFailed: There are none: the conversation is unknown, has expired, or has no completed
+            turn.
     """
     messages = orchestrator.history(conversation)
     if not messages:

@@ -1,4 +1,4 @@
-"""`export`, `import` and `forget`: backups, and the deletion of a person's data."""
+"""`export`, `import` and `forget`: backups, and the deletion of a user's data."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def export(
 
 @contextmanager
 def _written(output: Path | None) -> Iterator[IO[bytes]]:
-    """Where to write. A file appears under its name when it is complete."""
+    """The output to write to. A file gets its name only when it is complete."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    # It has what people have said.
+    # The file contains messages of people.
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -116,7 +116,7 @@ def _written(output: Path | None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _progress(done: str) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how many conversations are done; the total is not known."""
+    """Shows on a terminal how many conversations are done. The total is not known."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -23,7 +23,7 @@ class Decider:
     """Decides about the calls of a turn.
 
     Attributes:
-        lines: Where the answers come from.
+        lines: Source of the answers.
         by: Who decides, for the record.
     """
 
@@ -37,7 +37,7 @@ class Decider:
             KeyboardInterrupt: Ctrl-C.
             StoreUnavailable: Redis is out of reach.
         """
-        # Whoever leaves one for later may still decide about the others.
+        # After one call was left for later, the others can still be decided.
         decided = [self._decide(handle, call) for call in calls]
         return all(decided)
 
@@ -105,7 +105,7 @@ class Decider:
             else:
                 handle.reject(call.call_id, reason, by=self.by)
         except CallNotPending as error:
-            # Somebody else was faster, or the time was over.
+            # Somebody else decided first, or the time ran out.
             note(str(error))
         except InvalidInput as error:
             note(str(error))

@@ -1,4 +1,4 @@
-"""What the terminal, or a program, sees of a turn while it runs."""
+"""Shows a running turn to a person at a terminal, or to a program."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class TextDisplay(Display):
-    """The reply on standard output; what happens meanwhile on standard error."""
+    """Prints the reply to standard output, and progress to standard error."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
-        """Show nothing yet.
+        """Create the display.
 
         Args:
-            orchestrator: Knows the conversation's other turns.
+            orchestrator: Used to look up the conversation's other turns.
         """
         self._orchestrator = orchestrator
         self._printer = Printer()
@@ -77,7 +77,7 @@ class TextDisplay(Display):
     @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:
         if self._shown != result.text:
-            # There was no stream, or it did not show all of the reply.
+            # There was no stream, or it showed only a part of the reply.
             self._printer.end_line()
             self._printer.write(result.text)
         self._printer.end_line()
@@ -93,22 +93,22 @@ class TextDisplay(Display):
         self._printer.end_line()
 
     def _remark(self, text: str) -> None:
-        """Say something beside the reply. The text shown so far was not the final one."""
+        """Print a remark to standard error. The text shown so far was not final."""
         self._printer.end_line()
         self._shown = ""
         note(f"({text})")
 
 
 class ResultDisplay(Display):
-    """One JSON object: the result."""
+    """Prints one JSON object: the result."""
 
     @override
     def show(self, event: Event) -> None:
-        """Nothing: only the result counts."""
+        """Do nothing: only the result is printed."""
 
     @override
     def ask(self, turn_id: str, calls: Sequence[PendingCall]) -> bool:
-        """Ask nothing: the caller sees at its timeout that the turn still waits."""
+        """Do nothing: the caller learns from its timeout that the turn waits."""
         return False
 
     @override
@@ -125,7 +125,7 @@ class ResultDisplay(Display):
 
 
 class JsonDisplay(Display):
-    """A JSON object for each event, and one for the result."""
+    """Prints a JSON object for each event, and one for the result."""
 
     @override
     def show(self, event: Event) -> None:
@@ -139,7 +139,7 @@ class JsonDisplay(Display):
 
     @override
     def wait_for_start(self, handle: TurnHandle) -> None:
-        """Nothing: a program sees that no event comes."""
+        """Do nothing: a program sees that no event comes."""
 
     @override
     def end(self, handle: TurnHandle, result: TurnResult) -> None:

@@ -1,4 +1,4 @@
-"""`enqueue` and `follow`: give an agent a message, and see what becomes of it."""
+"""`enqueue` and `follow`: send a message to an agent, and follow its turn."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _display(
         return TextDisplay(orchestrator)
     if not stream:
         return ResultDisplay()
-    # Whoever loses the stream can follow the turn by its id.
+    # If the stream is lost, the user can follow the turn by its id.
     _print_ids(handle, as_json=True, type="accepted")
     return JsonDisplay()
 

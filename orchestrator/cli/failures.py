@@ -1,4 +1,4 @@
-"""How commands fail: exit codes, and errors as one line or as JSON."""
+"""Exit codes of commands, and errors as one line or as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The meaning of a command's exit code."""
 
     OK = 0
     FAILED = 1
@@ -49,7 +49,7 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
 
 
 class CommandFailed(Exception):
-    """A command cannot do what it was asked for.
+    """A command cannot do what the user asked for.
 
     Attributes:
         code: Stable name of the error, in JSON.
@@ -67,17 +67,17 @@ class CommandFailed(Exception):
 
 
 def usage_error(message: str) -> CommandFailed:
-    """The error of arguments that are not valid together, or that cannot be read."""
+    """The error for arguments that cannot be combined or read."""
     return CommandFailed(message, code="usage", exit_code=ExitCode.USAGE)
 
 
 def not_found(message: str, code: str) -> CommandFailed:
-    """The error of something that does not exist."""
+    """The error for something that does not exist."""
     return CommandFailed(message, code=code, exit_code=ExitCode.NOT_FOUND)
 
 
 def interrupted(turn_id: str) -> CommandFailed:
-    """The error of a wait that Ctrl-C ended. The turn continues."""
+    """The error for a wait that Ctrl-C ended. The turn continues."""
     return CommandFailed(
         f"the turn continues: agentapi follow {turn_id}",
         code="interrupted",
@@ -87,11 +87,11 @@ def interrupted(turn_id: str) -> CommandFailed:
 
 
 def waits_for_approval(turn_id: str, *, told: bool) -> CommandFailed:
-    """The error of a wait that ended before somebody has decided.
+    """The error for a wait that ended before somebody decided.
 
     Args:
         turn_id: The turn.
-        told: Whether it was said already what it waits for, and how to see it.
+        told: Whether the user was already told what the turn waits for and how to see it.
     """
     return CommandFailed(
         "no decision within the timeout; the turn is still waiting"
@@ -104,17 +104,17 @@ def waits_for_approval(turn_id: str, *, told: bool) -> CommandFailed:
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
-    """Whether the command is to print JSON; needed before its arguments are parsed."""
+    """Whether the command must print JSON. Works before its arguments are parsed."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return "--json" in arguments[:end]
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Print an error that a command ended with; returns the exit code.
+    """Print the error that ended a command; returns the exit code.
 
     Args:
         error: What was raised.
-        as_json: Print a JSON object instead of a line for people.
+        as_json: Whether to print a JSON object instead of a line for people.
 
     Raises:
         Exception: The error itself, if nobody expected it.
@@ -133,7 +133,7 @@ def report(error: Exception, *, as_json: bool) -> int:
 
 
 def serves_with_json_log(arguments: Sequence[str]) -> bool:
-    """Whether the command serves until it is stopped, and its log is to be JSON."""
+    """Whether the command runs until it is stopped and logs as JSON."""
     from agentapi.environment import variable
 
     serves = bool(arguments) and arguments[0] in ("worker", "gateway")
@@ -141,7 +141,7 @@ def serves_with_json_log(arguments: Sequence[str]) -> bool:
 
 
 def log_failure(error: Exception) -> int:
-    """Log an error that a command ended with; returns the exit code.
+    """Log the error that ended a command; returns the exit code.
 
     Raises:
         Exception: The error itself, if nobody expected it.

@@ -1,4 +1,4 @@
-"""Options that choose turns, and what is made of them."""
+"""Options that select turns, and the filters that they become."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Limit = Annotated[int, typer.Option(min=0, help="Maximum to list; 0 for all.")]
 
 
 def given(**filters: Any) -> dict[str, Any]:
-    """The filters that are given, as the Python API takes them."""
+    """The given filters, in the form of the Python API."""
     for name in ("since", "until", "active_since", "idle_since"):
         if name in filters:
             filters[name] = moment(f"--{name.replace('_', '-')}", filters[name])
@@ -59,21 +59,21 @@ def given(**filters: Any) -> dict[str, Any]:
 
 
 class Newest(Generic[T]):
-    """The first items of a list. While a shard of a cluster is away, those of the others."""
+    """The first items of a list; without those of an unavailable cluster shard."""
 
     def __init__(self, listing: Listing[T], limit: int) -> None:
-        """Read nothing yet.
+        """Create the reader; nothing is read yet.
 
         Args:
             listing: All items, newest first.
-            limit: The most items; 0 for all.
+            limit: Maximum number of items; 0 for all.
         """
         self._listing = listing
         self._limit = limit
         self._missing: Missing | None = None
 
     def __iter__(self) -> Iterator[T]:
-        """The items; and a remark if there are more."""
+        """Yield the items, and print a remark if there are more."""
         listed = 0
         for page in self._listing.pages(partial=True):
             self._missing = self._missing or page.missing
@@ -85,10 +85,10 @@ class Newest(Generic[T]):
                 listed += 1
 
     def check(self) -> None:
-        """Call this when all is printed.
+        """Check for missing items. Call it after everything is printed.
 
         Raises:
-            CommandFailed: A part is missing.
+            CommandFailed: Items are missing.
         """
         if self._missing is not None:
             raise CommandFailed(

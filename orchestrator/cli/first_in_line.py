@@ -1,4 +1,4 @@
-"""Why a turn has not started: what must happen first."""
+"""Explains why a turn has not started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def why_not_started(orchestrator: Orchestrator, handle: TurnHandle) -> str:
-    """What a turn waits for before its start, in one sentence for people."""
+    """Describe in one sentence what a turn waits for before its start."""
     from agentapi.errors import AgentAPIError
 
     try:
@@ -23,7 +23,7 @@ def why_not_started(orchestrator: Orchestrator, handle: TurnHandle) -> str:
             does = _does(orchestrator, first)
             return f"turn {first.turn_id} of the conversation is first in line: {does}"
     except AgentAPIError:
-        # Lists may be switched off, and the first turn may end meanwhile.
+        # Lists may be switched off, and the first turn may end in the meantime.
         first = None
     if first is None:
         return (
@@ -42,7 +42,7 @@ def _first(orchestrator: Orchestrator, handle: TurnHandle) -> TurnSummary | None
         conversation_id=handle.conversation_id, status=("queued", "running", "parked")
     )
     first = None
-    # They come newest first.
+    # The list has the newest turns first.
     for turn in open_turns:
         first = turn
     return first

@@ -1,4 +1,4 @@
-"""A picture of the fleet for a terminal of any size."""
+"""Draws the fleet for a terminal of any size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _GAP: Final = "  "
 _BAR: Final = 10
 _FEW: Final = 3
-"""Minimum rows of each list before longer lists get more."""
+"""Number of rows that each list gets before longer lists get more."""
 
 _STYLES: Final = {
     "full": "yellow",
@@ -73,7 +73,8 @@ def frame(
 
     Args:
         snapshot: The fleet.
-        width: Columns of the terminal. Where they are few, the less important columns are left out.
+        width: Width of the terminal, in characters. On a narrow one, less important columns are
+            left out.
         height: Lines of the terminal; lists are cut to fit. None shows everything.
         order: How running turns are sorted.
         faults: Whether to say what could not be reached.
@@ -97,7 +98,7 @@ def frame(
 
 
 def _shares(lengths: Sequence[int], room: int) -> list[int]:
-    """How many rows of each list are shown; a list that is cut needs one to say so."""
+    """How many rows of each list are shown. A list that is cut needs one row to say so."""
     shares = [0] * len(lengths)
     for most in (_FEW, max(lengths, default=0)):
         given = True
@@ -200,7 +201,7 @@ def _lists(snapshot: FleetSnapshot, order: Order) -> Iterator[_List]:
 
 def _workers(workers: Sequence[FleetWorker]) -> _List:
     rows, styles = [], []
-    # Those with a fault first: a long list is cut at its end.
+    # Workers with a problem come first, because a long list is cut at its end.
     for worker in sorted(workers, key=lambda worker: _STYLES.get(worker.state) != "red"):
         now, state = worker.activity, worker.state.value
         styles.append(_STYLES.get(state, ""))
@@ -209,7 +210,7 @@ def _workers(workers: Sequence[FleetWorker]) -> _List:
         elif now is not None and now.faults:
             state = f"{state}, {', '.join(now.faults)} fails"
         row = [worker.name, state]
-        # What a silent worker did when it answered last is not what it does now.
+        # The last answer of a silent worker does not show its current activity.
         if now is None or worker.silent:
             row += [""] * 6
         else:
@@ -233,7 +234,7 @@ def _workers(workers: Sequence[FleetWorker]) -> _List:
 
 
 def _doing(turns: Sequence[RunningNow]) -> str:
-    """What a worker's turns do, the most frequent first."""
+    """The activities of a worker's turns, most frequent first."""
     counts = Counter(_what(turn) for turn in turns)
     return ", ".join(f"{count} {what}" for what, count in counts.most_common(3))
 
@@ -292,7 +293,7 @@ def _providers(providers: Sequence[FleetProvider]) -> _List:
             state = f"on hold for {span(each.held)}"
         if each.open is not None:
             state = f"paused, next attempt in {span(each.open)}"
-        # Providers that are well and have no limit are not worth a line.
+        # Leave out healthy providers without a limit.
         if used or state != "ok":
             rows.append((each.name, state, ", ".join(used)))
             styles.append("" if state == "ok" else "red")
@@ -325,7 +326,7 @@ def _table(each: _List, share: int, width: int) -> Table:
     rows = [[printable(text).replace("\n", " ") for text in row] for row in each.rows[:share]]
     left = len(each.rows) - share
     if left:
-        # The row that says so takes the place of the last one.
+        # The row that says so replaces the last one.
         rows[-1] = [f"… {left + 1} more", *[""] * (len(each.columns) - 1)]
     kept = _fitting(each, rows, width)
     table = Table(
@@ -351,11 +352,11 @@ def _table(each: _List, share: int, width: int) -> Table:
 
 
 def _fitting(each: _List, rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """The columns that fit, in their order. Where an id would be alone, the others are shown."""
+    """The columns that fit, in order. If only an id would fit, all others are shown instead."""
     longest = {
         name: max([cell_len(name), *(cell_len(row[place]) for row in rows)])
         for place, name in enumerate(each.columns)
-        # A column in which nothing stands is not worth its place.
+        # Leave out columns without values.
         if any(row[place] for row in rows)
     }
     wanted = [name for name in each.keep if name in longest]

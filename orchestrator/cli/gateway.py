@@ -74,7 +74,7 @@ def create(
     if as_json:
         print_json({**_key_json(key), "secret": secret})
         return
-    # To stderr: stdout is the key alone, for use in scripts.
+    # To stderr, because stdout must contain only the key, for use in scripts.
     errors.print(
         f"[dim]{key.key_id} of tenant {key.tenant}; the key will not be shown again:[/dim]"
     )

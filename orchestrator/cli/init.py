@@ -18,7 +18,7 @@ FILES: Final = {
     ".env": "env.txt",
     "README.md": "README.md.txt",
 }
-"""Each file to write, and the template beside this module that it is copied from."""
+"""The files to write, and the templates next to this module that they are copied from."""
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def write_project(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, template in FILES.items():
             text = (templates / template).read_text(encoding="utf-8")
-            # Mode x: a file that somebody created in the meantime is not overwritten either.
+            # Mode x, so that a file created in the meantime is not overwritten either.
             with (folder / name).open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:

@@ -55,7 +55,8 @@ def _rows() -> Iterator[tuple[str, str, str]]:
 
 
 def settings_kind() -> type[Settings]:
-    """The gateway's settings include all others; without its extra there are only those."""
+    """The class of the settings: the gateway's, which include all others, if its extra is
+    installed."""
     from agentapi import Settings
     from agentapi.errors import ConfigurationError
 

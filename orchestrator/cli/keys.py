@@ -1,4 +1,4 @@
-"""Single keys from a person at a terminal, without waiting for a line's end."""
+"""Reads single keys at a terminal, without waiting for the end of a line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Self
 
 
 class Keys:
-    """Reads keys while it is open; the terminal is as before afterwards.
+    """Reads keys while it is open, and restores the terminal afterwards.
 
-    Where standard input is not a terminal, no keys come.
+    If standard input is not a terminal, there are no keys.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Keys:
         os.write(self._writer, b"!")
 
     def wait(self, timeout: float) -> str:
-        """The keys that were typed; empty after a `wake` or the time.
+        """The typed keys; empty after a `wake` or a timeout.
 
         Args:
-            timeout: Seconds.
+            timeout: Maximum seconds to wait.
 
         Raises:
-            EOFError: The terminal is gone.
+            EOFError: The terminal was closed.
         """
         sources = [self._reader, *([self._input] if self._input is not None else [])]
         ready, _, _ = select.select(sources, [], [], timeout)

@@ -1,4 +1,4 @@
-"""`turns`, `conversations`, `approvals`, `ends`: what there is, without knowing any id."""
+"""`turns`, `conversations`, `approvals`, `ends`: lists that need no ids."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _print_turns(found: Iterable[TurnSummary], *, as_json: bool) -> None:
 
 
 def _who(turn: TurnSummary) -> str:
-    """The agent; for a turn of the runtime's own, what it does."""
+    """The agent; for one of the runtime's internal turns, its purpose."""
     return turn.agent if turn.kind == "agent" else f"({turn.kind})"
 
 

@@ -80,7 +80,7 @@ def _stop_signal() -> threading.Event:
 
 
 def _wait(stack: Stack, stop: threading.Event) -> None:
-    """Wait for the event, and start workers again that end; fails if another process ends."""
+    """Wait for the event, and restart workers that end; fails if another process ends."""
     from agentapi.errors import ConfigurationError
     from orchestrator.stack.keeper import WorkerKeeper
 
@@ -89,7 +89,7 @@ def _wait(stack: Stack, stop: threading.Event) -> None:
         while not stop.wait(0.5):
             keeper.look()
     except ConfigurationError as error:
-        # Nothing is wrong with the configuration, as far as anybody knows.
+        # The configuration is not known to be wrong.
         failed = ExitCode.FAILED
         raise CommandFailed(str(error), code="process_ended", exit_code=failed) from error
 
@@ -120,7 +120,7 @@ def _print_addresses(stack: Stack, modules: tuple[str, ...], *, as_json: bool) -
     table.add_row("agents", ", ".join(modules))
     table.add_row("logs", str(stack.folder / "logs"))
     console.print(table)
-    # Not in the table, which breaks long lines: people paste it.
+    # Not in the table, which wraps long lines: people copy and paste it.
     command = f"{own_command()} chat support"
     if stack.valkey is not None:
         command = f"AGENTAPI_REDIS_URL={stack.redis_url} {command}"
@@ -187,7 +187,7 @@ def demo(
 
 
 def _keep(stack: Stack) -> None:
-    """Leave the demo's stack running, with a few conversations of other kinds besides."""
+    """Keep the demo's stack running, with a few more conversations of other kinds."""
     stop = _stop_signal()
     _begin_showcase(stack)
     errors.print(f"console {stack.console_url}\nrunning until Ctrl-C")

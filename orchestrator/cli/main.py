@@ -96,7 +96,7 @@ def options(
 def app() -> None:
     """Run the command. Errors are one line; docs/reference/cli.md lists the exit codes."""
     as_json = wants_json(sys.argv[1:])
-    # What a server prints is its log, to its last line.
+    # Everything that a server prints belongs to its log.
     logs = not as_json and serves_with_json_log(sys.argv[1:])
     if as_json or logs:
         _log_as_json()
@@ -108,7 +108,7 @@ def app() -> None:
 
 
 def _log_as_json() -> None:
-    """What is logged on the way, such as a broker that is away, is JSON as well."""
+    """Log as JSON too, for example when the broker is unavailable."""
     from agentapi.logs import configure_logging
 
     configure_logging("WARNING", "json")

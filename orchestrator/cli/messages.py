@@ -1,4 +1,4 @@
-"""What a command enqueues: a message, its images and files, its options."""
+"""Reads what a command enqueues: a message, its images and files, and its options."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def message_of(text: str | None, file: str | None) -> str:
     """The message's text.
 
     Args:
-        text: It is given as an argument.
-        file: Or it is in this file; ``-`` is standard input.
+        text: The message given as an argument, if any.
+        file: The file with the message, if any; ``-`` is standard input.
 
     Raises:
-        CommandFailed: There is none, there are two, or the file cannot be read as text.
+        CommandFailed: There is no message, there are two, or the file cannot be read as text.
     """
     if (text is None) == (file is None):
         raise usage_error("give the message either as MESSAGE or with --file")
@@ -63,10 +63,10 @@ def attachment_of(place: str) -> Image | File:
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
-    """The JSON object of an option.
+    """Parse the JSON object of an option.
 
     Raises:
-        CommandFailed: It is not one.
+        CommandFailed: The value is not a JSON object.
     """
     if text is None:
         return None

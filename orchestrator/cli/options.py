@@ -52,7 +52,7 @@ Timeout = Annotated[
     float | None, typer.Option(min=0, help="Maximum wait in seconds; no limit by default.")
 ]
 
-# The values of enumerations of agentapi, whose import takes longer than all of `agentapi --help`.
+# Copies of agentapi's enumerations, whose import takes longer than all of `agentapi --help`.
 # tests/unit/test_cli.py compares them.
 OnBusyChoice: TypeAlias = Literal["enqueue", "reject", "interrupt", "replace", "merge", "steer"]
 OnAbortChoice: TypeAlias = Literal["drop", "keep"]
@@ -68,6 +68,6 @@ OnAbortOption = Annotated[
 
 
 def paragraphs(command: Callable[..., object] | None) -> str:
-    """The help of a command: its docstring, without the line breaks inside of paragraphs, which
-    Typer would keep."""
+    """The help of a command: its docstring without the line breaks within paragraphs, which Typer
+    would keep."""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")

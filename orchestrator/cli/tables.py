@@ -1,4 +1,4 @@
-"""Lists for people: a table where the terminal is wide enough, otherwise a few lines per entry."""
+"""Prints lists as a table if the terminal is wide enough, otherwise as a few lines per entry."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _INDENT: Final = "  "
 
 
 def print_rows(rows: Sequence[Mapping[str, object]], *, head: int, long: str | None = None) -> None:
-    """Print entries; no id, status or other word is ever cut off. Columns without values are
-    left out.
+    """Print entries without cutting off any word. Columns without values are left out.
 
     Args:
-        rows: The entries: the same names in each, in the columns' order.
-        head: How many columns stand in an entry's first line where a table does not fit.
-        long: The column of a long text, which may be broken into lines.
+        rows: The entries. Each has the same names, in the order of the columns.
+        head: How many columns go on an entry's first line if a table does not fit.
+        long: The column with long text, which may be wrapped.
     """
     entries = [_texts(row) for row in rows]
     names = [name for name in entries[0] if any(each[name] for each in entries)]
@@ -39,7 +38,7 @@ def print_rows(rows: Sequence[Mapping[str, object]], *, head: int, long: str | N
 
 
 def fits(entries: Sequence[Mapping[str, str]], names: Sequence[str], long: str | None) -> bool:
-    """Whether a table of the entries is not wider than the terminal."""
+    """Whether a table of the entries fits into the terminal's width."""
     from rich.cells import cell_len
 
     width = 1
@@ -52,7 +51,7 @@ def fits(entries: Sequence[Mapping[str, str]], names: Sequence[str], long: str |
 def print_table(
     entries: Sequence[Mapping[str, str]], names: Sequence[str], long: str | None
 ) -> None:
-    """Print a table that fits."""
+    """Print entries as a table that fits."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -70,7 +69,7 @@ def _texts(row: Mapping[str, object]) -> dict[str, str]:
 
 
 def _packed(entry: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Names and values, as many on each line as fit."""
+    """Pack names and values into lines, as many as fit on each."""
     lines: list[str] = []
     for name in names:
         if not entry[name]:

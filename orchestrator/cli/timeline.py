@@ -1,4 +1,4 @@
-"""`timeline`: a turn as a picture."""
+"""`timeline`: draw what happened to a turn."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def timeline(turn_id: TurnId, as_json: Json = False) -> None:
 
 
 def timeline_json(timeline: Timeline) -> dict[str, Any]:
-    """A timeline for programs; times, whose names end in ``at``, are ISO 8601."""
+    """A timeline as JSON-like values. Times, whose names end in ``at``, are ISO 8601."""
     from pydantic_core import to_jsonable_python
 
     shown: dict[str, Any] = _dated(to_jsonable_python(timeline))
@@ -62,7 +62,7 @@ def _dated(value: Any, name: str = "") -> Any:
     from orchestrator.cli.views import iso
 
     if isinstance(value, dict):
-        # What people and models said keeps its form.
+        # Text of people and models stays unchanged.
         kept = ("message", "arguments", "edited")
         return {key: each if key in kept else _dated(each, key) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Times as people type and read them."""
+"""Formats and parses times for people."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def clock(seconds: float | None) -> str | None:
-    """A time for people, in this machine's time zone: ``03:26:14``, with the date if it is not
-    today's."""
+    """Format a time in this machine's time zone: ``03:26:14``, with the date unless it is today."""
     if seconds is None:
         return None
     then = datetime.fromtimestamp(seconds)
@@ -24,7 +23,7 @@ def clock(seconds: float | None) -> str | None:
 
 
 def span(seconds: float) -> str:
-    """A length of time for people, in its two largest units: ``0.4s``, ``12s``, ``3m05s``."""
+    """Format a duration in its two largest units: ``0.4s``, ``12s``, ``3m05s``."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f}s"
     for size, unit, smaller, letter in (
@@ -38,7 +37,7 @@ def span(seconds: float) -> str:
 
 
 def moment(option: str, text: str | None) -> float | None:
-    """A point in time, in seconds since 1970; None if it is not given.
+    """Parse a point in time to seconds since 1970; None if it is not given.
 
     Args:
         option: The option, for errors.
@@ -46,7 +45,7 @@ def moment(option: str, text: str | None) -> float | None:
             ISO 8601, in this machine's time zone if it has none; or seconds since 1970.
 
     Raises:
-        CommandFailed: It is none of these.
+        CommandFailed: The text is none of these.
     """
     if text is None:
         return None

@@ -66,7 +66,7 @@ def top(
 def _print_once(reader: FleetReader, *, as_json: bool) -> None:
     snapshot = reader.read()
     if not snapshot.answering and snapshot.broker_fault is None:
-        # A worker that is just starting may miss the first question.
+        # A starting worker may miss the first question.
         snapshot = reader.read()
     if as_json:
         print_json(snapshot_json(snapshot))
@@ -78,7 +78,7 @@ def _print_once(reader: FleetReader, *, as_json: bool) -> None:
 
 
 def _raise_fault(snapshot: FleetSnapshot) -> None:
-    """Raise what a program must know that looks once.
+    """Raise the faults in a single snapshot, so that a script notices them.
 
     Raises:
         CommandFailed: Redis, a shard of it, the broker or the workers do not answer.
@@ -104,7 +104,7 @@ def _print_json_for_ever(reader: FleetReader, interval: float) -> None:
 
 
 def snapshot_json(snapshot: FleetSnapshot) -> dict[str, Any]:
-    """A snapshot for programs."""
+    """A snapshot as JSON-like values."""
     from pydantic_core import to_jsonable_python
 
     from orchestrator.cli.views import record_json
@@ -131,7 +131,7 @@ def snapshot_json(snapshot: FleetSnapshot) -> dict[str, Any]:
 
 
 class _Readings:
-    """Reads snapshots in a thread: the keys must not wait for the workers' answers."""
+    """Reads snapshots in a thread, so that keys do not wait for the workers' answers."""
 
     def __init__(self, reader: FleetReader, interval: float, keys: Keys) -> None:
         self._reader = reader
@@ -140,7 +140,7 @@ class _Readings:
         self._stopped = threading.Event()
         self._newest: FleetSnapshot | None = None
         self._error: Exception | None = None
-        # A daemon, so that the command can end while it reads.
+        # A daemon thread, so that the command can end during a read.
         self._thread = threading.Thread(target=self._run, name="agentapi-top", daemon=True)
 
     @contextmanager
@@ -156,7 +156,7 @@ class _Readings:
         """The newest snapshot; None before the first.
 
         Raises:
-            Exception: The reading failed in a way that nobody expected.
+            Exception: The reading failed unexpectedly.
         """
         if self._error is not None:
             raise self._error
@@ -164,7 +164,7 @@ class _Readings:
 
     def _run(self) -> None:
         try:
-            # The store answers at once; what the workers do follows a second later.
+            # The store answers immediately; the workers' answers follow a second later.
             ask = False
             while not self._stopped.is_set():
                 began = time.monotonic()
@@ -179,7 +179,7 @@ class _Readings:
 
 
 class _Screen:
-    """The picture on the terminal, and what keys change of it."""
+    """The frame on the terminal, and the state that keys change."""
 
     def __init__(self, reader: FleetReader, interval: float) -> None:
         from orchestrator.cli.fleet_frame import Order
@@ -192,7 +192,7 @@ class _Screen:
         self._shown: FleetSnapshot | None = None
 
     def run(self) -> None:
-        """Draw until somebody quits.
+        """Draw until the user quits.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -219,7 +219,7 @@ class _Screen:
                     return
 
     def _print_frames(self) -> None:
-        """Pictures one below the other, for a terminal that cannot move its cursor."""
+        """Print frames one below the other, for a terminal that cannot move its cursor."""
         while True:
             before, now = self._shown, self._current()
             if now is not None and now is not before:
@@ -244,7 +244,7 @@ class _Screen:
         return frame(self._shown, width=console.width, height=height, order=self._order, foot=foot)
 
     def _obey(self) -> bool:
-        """Wait for keys or news; returns whether to go on."""
+        """Wait for keys or a new snapshot; returns whether to continue."""
         try:
             keys = self._keys.wait(_LOOK)
         except EOFError:

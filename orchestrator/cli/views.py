@@ -1,4 +1,4 @@
-"""Turns, results, calls and messages as JSON and as text."""
+"""Formats turns, results, calls and messages as JSON and as text."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def iso(seconds: float | None) -> str | None:
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
-    """A turn for programs: all fields, times as ISO 8601."""
+    """A turn as JSON-like values: all fields, with times as ISO 8601."""
     return record_json(turn, without=_ENTERED_ELSEWHERE)
 
 
 def record_json(record: Any, without: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The fields of a dataclass for programs. Times, whose names end in ``_at``, are ISO 8601."""
+    """A dataclass as JSON-like values. Times, whose names end in ``_at``, are ISO 8601."""
     from pydantic_core import to_jsonable_python
 
     values = {each.name: getattr(record, each.name) for each in fields(record)}
@@ -44,30 +44,30 @@ def record_json(record: Any, without: frozenset[str] = frozenset()) -> dict[str,
 
 
 def result_json(turn_id: str, conversation_id: str, result: TurnResult[Any]) -> dict[str, Any]:
-    """The result of a completed turn for programs."""
+    """The result of a completed turn as JSON-like values."""
     shown = record_json(result, without=frozenset({"messages"}))
     ids = {"turn_id": turn_id, "conversation_id": conversation_id, "status": "completed"}
     return {**ids, **shown}
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """An event for programs."""
+    """An event as JSON-like values."""
     return {"number": event.number, "type": event.type.value, **event.data}
 
 
 def call_json(call: PendingCall) -> dict[str, Any]:
-    """A call that waits, for programs."""
+    """A waiting call as JSON-like values."""
     return record_json(call)
 
 
 def call_text(call: PendingCall) -> str:
-    """A call that waits, in one line."""
+    """A waiting call in one line."""
     arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
     return f"{call.agent} wants to call {call.tool}({arguments})"
 
 
 def message_text(message: Mapping[str, Any]) -> Text:
-    """A message of a history for people."""
+    """A message of a history as text."""
     from rich.text import Text
 
     from orchestrator.cli.console import printable

@@ -1,4 +1,4 @@
-"""Following a turn to its end: its events, and the approvals that it waits for."""
+"""Follows a turn to its end: its events, and the approvals that it waits for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.handle import TurnHandle
 
 _POLL: Final = 1.0
-"""Seconds between two checks for approvals in turns that the followed turn waits for: their events
+"""Seconds between two checks for approvals in turns that the followed turn waits for, whose events
 are separate."""
 
 _CHECK: Final = 0.5
@@ -37,7 +37,7 @@ class Approvals:
 
 
 class Display(Protocol):
-    """Shows what a turn does."""
+    """Shows the progress of a turn."""
 
     def show(self, event: Event) -> None:
         """Show an event."""
@@ -56,7 +56,7 @@ class Display(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was begun, such as a line, before something else is printed."""
+        """Finish an unfinished line before something else is printed."""
         ...
 
 
@@ -87,7 +87,7 @@ class Watch:
         self._idle = after < 0
 
     def run(self, timeout: float | None = None) -> Iterator[Event | Approvals | NotStarted]:
-        """What happens until the turn ends.
+        """Yield what happens until the turn ends.
 
         Args:
             timeout: Longest time in seconds; no limit when not given.
@@ -96,7 +96,7 @@ class Watch:
             TurnTimeout: The turn has not ended.
             TurnNotFound: It was deleted.
             StoreUnavailable: Redis is out of reach.
-            Exception: What `check` raised.
+            Exception: Whatever `check` raises.
         """
         from agentapi.errors import TurnTimeout
 
@@ -131,7 +131,7 @@ class Watch:
         return min(waits, default=math.inf)
 
     def _events(self, timeout: float | None) -> Iterator[Event | Approvals]:
-        """Events until the turn ends, or begins to wait for other turns."""
+        """Yield events until the turn ends or begins to wait for other turns."""
         from agentapi import EventType
 
         for event in self.handle.events(self.after, timeout):
@@ -139,7 +139,7 @@ class Watch:
             self._idle = False
             yield event
             if event.type is not EventType.PARKED:
-                # It has been taken up again, or ended.
+                # The turn was continued, or has ended.
                 self._children = self._children and event.type is EventType.REPLIED
             elif event.data.get("reason") == "approval":
                 yield from self._approvals()

@@ -85,13 +85,13 @@ def worker(
     settings = _settings(agents, concurrency, log_level)
     commands, others = _commands(name, processes, flags, settings)
     if processes == 1 and not (reload or supervise or ready_file):
-        # The worker takes this process's place, so that signals and its exit code need no help.
+        # The worker replaces this process, so signals and its exit code need no forwarding.
         os.execv(sys.executable, commands[name])  # noqa: S606
     raise typer.Exit(_run_fleet(commands, others, settings, reload=reload, ready_file=ready_file))
 
 
 def _checked(flags: list[str]) -> list[str]:
-    """The flags for Celery, if this command can be run with them and in this folder."""
+    """Check Celery's flags and the current folder; returns the flags."""
     from orchestrator.stack.worker_command import refuse_own_flags, refuse_shadowed_packages
 
     refuse_own_flags(flags)
@@ -102,7 +102,7 @@ def _checked(flags: list[str]) -> list[str]:
 def _commands(
     name: str, processes: int, flags: Sequence[str], settings: Settings
 ) -> tuple[dict[str, list[str]], dict[str, tuple[str, list[str]]]]:
-    """The commands of the processes by name, and those of their replacements with their names."""
+    """The commands of the processes by name, and the names and commands of their replacements."""
     from orchestrator.stack.worker_command import other_name, worker_command, worker_names
 
     def command(node: str) -> list[str]:
@@ -149,7 +149,7 @@ def _run_fleet(
 
 
 def _settings(agents: list[str] | None, concurrency: int | None, log_level: str | None) -> Settings:
-    """Put the options into the environment, where the worker processes find them.
+    """Write the options to the environment, where the worker processes read them.
 
     Raises:
         ConfigurationError: A setting is not valid, or there are no agents to serve.
@@ -172,7 +172,7 @@ def _settings(agents: list[str] | None, concurrency: int | None, log_level: str 
 
 
 def _changes_in(folder: Path) -> Changes:
-    """Watch the Python files of a folder, but not those of virtual environments and caches.
+    """Watch the Python files of a folder, except virtual environments and caches.
 
     Raises:
         ConfigurationError: The library that watches files is not installed.
@@ -193,7 +193,7 @@ def _changes_in(folder: Path) -> Changes:
         async for found in watchfiles.awatch(folder, watch_filter=is_watched):
             yield ",".join(sorted({path.removeprefix(f"{folder}/") for _, path in found}))
 
-    # The watcher logs each change of a file that it filters out.
+    # The watcher also logs changes of files that it filters out.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     return changes
 
@@ -201,7 +201,7 @@ def _changes_in(folder: Path) -> Changes:
 def _is_installed(path: Path, folder: Path) -> bool:
     """Whether a file belongs to a virtual environment inside the folder, whatever its name."""
     inside = path.relative_to(folder).parents if path.is_relative_to(folder) else ()
-    # The last parent is the folder itself, which may be an environment that holds the project.
+    # Exclude the folder itself, which may be an environment that contains the project.
     return any(
         parent.name == "site-packages" or (folder / parent / "pyvenv.cfg").is_file()
         for parent in inside[:-1]

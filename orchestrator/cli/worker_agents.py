@@ -12,7 +12,7 @@ _REPLY_TIMEOUT: Final = 1.0
 
 
 def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
-    """The agents of each worker that answers, without the runtime's own.
+    """The agents of each worker that answers, without the runtime's internal agents.
 
     Raises:
         BrokerUnavailable: The broker is out of reach.
@@ -22,7 +22,7 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
 
     app: Any = producer_app(settings)
     try:
-        # A worker that is just starting may miss the first question.
+        # A starting worker may miss the first question.
         replies = ask_workers(app, settings, "agents", timeout=_REPLY_TIMEOUT, tries=2)
     finally:
         app.close()
@@ -30,7 +30,7 @@ def agents_of_workers(settings: Settings) -> Mapping[str, tuple[str, ...]]:
 
 
 def _names(answer: object) -> tuple[str, ...]:
-    """The names in a worker's answer, which may be an error, or another release's."""
+    """The names in a worker's answer, which may be an error or have another release's form."""
     from agentapi.agents.names import is_internal
 
     found = answer.get("agents") if isinstance(answer, dict) else None

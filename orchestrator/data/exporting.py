@@ -27,7 +27,7 @@ _PIECE: Final = 64
 """Messages in one read."""
 
 _ATTEMPTS: Final = 10
-"""How many times a conversation is read if messages are removed from it meanwhile."""
+"""How many times a conversation is read if messages are removed from it during the read."""
 
 
 @dataclass
@@ -42,12 +42,12 @@ class ExportCounts:
 
 @dataclass
 class Export:
-    """An export. It reads data while its lines are consumed.
+    """An export. It reads data as its lines are consumed.
 
     Attributes:
-        store: Where the conversations are.
+        store: The store with the conversations.
         conversations: Their ids.
-        counts: What was written; complete when the lines have ended.
+        counts: What was written so far; final once the lines have ended.
     """
 
     store: TurnStore
@@ -55,10 +55,10 @@ class Export:
     counts: ExportCounts = field(default_factory=ExportCounts)
 
     def lines(self) -> Iterator[bytes]:
-        """The lines, one for each object, with their ends.
+        """The lines, one for each object, with their newlines.
 
         Raises:
-            ConversationBusy: A conversation was changed each time that it was read.
+            ConversationBusy: A conversation changed during every attempt to read it.
             StoreUnavailable: Redis is out of reach.
         """
         yield line_of(header())
@@ -72,7 +72,7 @@ class Export:
         for attempt in range(_ATTEMPTS):
             snapshot = self.store.data.snapshot(conversation_id)
             if snapshot is None:
-                # It was deleted since it was found, and maybe while it was read.
+                # It was deleted after it was found, perhaps during the read.
                 if attempt:
                     yield line_of(RestartRecord(conversation_id=conversation_id))
                 return
@@ -108,8 +108,8 @@ class Export:
                 yield from blobs.of(raw)
 
     def _unchanged(self, snapshot: Snapshot) -> bool:
-        """Whether the messages are still those of the snapshot: later ones come behind them, and
-        those that are taken out move the others."""
+        """Whether the messages are still those of the snapshot. New messages are appended after
+        them; removing one would move the others."""
         now = self.store.data.snapshot(snapshot.conversation_id)
         if now is None or now.generation != snapshot.generation:
             return False
@@ -120,7 +120,7 @@ class Export:
 
 
 class _Blobs:
-    """Images and files of a conversation, each once."""
+    """Yields the images and files of a conversation, each once."""
 
     def __init__(self, store: TurnStore, conversation_id: str) -> None:
         self._store = store
@@ -130,7 +130,7 @@ class _Blobs:
         self.missing = 0
 
     def of(self, raw: bytes) -> Iterator[bytes]:
-        """Those of a message that no message before it has."""
+        """The images and files of a message that no earlier message has."""
         if b'"attachments":' not in raw:
             return
         for attachment in orjson.loads(raw).get("attachments") or ():
@@ -147,7 +147,7 @@ class _Blobs:
 
 
 def export_of(store: TurnStore, conversation_id: str | None, whose: Whose) -> Export:
-    """The export of one conversation, or of those of somebody.
+    """The export of one conversation, or of those that match the filters.
 
     Raises:
         InvalidConversationId: The id is not valid.

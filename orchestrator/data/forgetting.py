@@ -25,7 +25,7 @@ class ForgottenUser:
 
     Attributes:
         user_id: The user.
-        conversations: Conversations that the user has begun.
+        conversations: Conversations that the user began.
         turns: Turns, with results and events: all turns of these conversations, and the user's
             turns in others.
         messages: Messages of these conversations, and of the user's turns in others. A dry run
@@ -46,10 +46,10 @@ class ForgottenUser:
 
 
 def checked_user(user_id: object) -> str:
-    """The user's id.
+    """Check and return the user's id.
 
     Raises:
-        InvalidInput: It is not text, or is empty: that would mean the data of no user.
+        InvalidInput: It is not text, or is empty, which would select data without a user.
     """
     if not isinstance(user_id, str) or not user_id:
         raise InvalidInput("user_id is empty or not text: expected the id of the user to forget")
@@ -57,9 +57,9 @@ def checked_user(user_id: object) -> str:
 
 
 def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
-    """What a deletion would delete."""
+    """Count what a deletion would delete."""
     store.data.require_archive()
-    # How many messages each conversation has. A history that is lost names no turns of others.
+    # The number of messages in each conversation. A lost history has no turns of other users.
     readable: dict[str, int] = {}
     lost: set[str] = set()
     for found in store.data.conversations(whose):
@@ -87,7 +87,7 @@ def count_user(store: TurnStore, whose: Whose) -> ForgottenUser:
 
 
 def _messages_in(store: TurnStore, conversation: OwnedConversation) -> int:
-    """How many messages a conversation has; none if it is gone, or its archive has lost it."""
+    """The number of messages in a conversation; 0 if it is gone, or the archive has lost it."""
     try:
         snapshot = store.data.snapshot(conversation.conversation_id)
     except ArchiveLost:
@@ -96,7 +96,7 @@ def _messages_in(store: TurnStore, conversation: OwnedConversation) -> int:
 
 
 def _messages_of(store: TurnStore, turn: OwnedTurn) -> int:
-    """How many messages a turn has, in its conversation's history or kept with the turn itself."""
+    """The number of a turn's messages, in its conversation's history or stored with the turn."""
     try:
         return len(store.turn(turn.turn_id).messages)
     except (ArchiveLost, TurnNotFound):
@@ -109,13 +109,13 @@ class Forgetting:
     def __init__(
         self, store: TurnStore, whose: Whose, cancel: Callable[[str], object], wait: float
     ) -> None:
-        """Prepare it.
+        """Prepare the deletion.
 
         Args:
-            store: Where the data are.
-            whose: The user.
+            store: The store with the data.
+            whose: The user whose data to delete.
             cancel: Cancels a turn, and sends the wake-ups that follow from it.
-            wait: Seconds to wait for turns that run.
+            wait: Seconds to wait for running turns.
         """
         self._store = store
         self._whose = whose
@@ -128,12 +128,12 @@ class Forgetting:
     def run(self) -> ForgottenUser:
         """Delete everything; returns when running turns have stopped, or the wait has timed out."""
         self._store.data.require_archive()
-        # The rest of a deletion that died in the middle; it may have been this person's.
+        # Finish a deletion that was interrupted, perhaps one of the same user.
         for dropped in self._store.data.remains():
             self._wipe(dropped)
         for conversation in self._store.data.conversations(self._whose):
             self._conversation(conversation)
-        # Turns in conversations of others, and those that no conversation knows any more.
+        # Turns in other users' conversations, and turns whose conversation no longer exists.
         for turn in self._store.data.turns(self._whose):
             self._turn(turn)
         if not self._left:
@@ -166,7 +166,7 @@ class Forgetting:
         self._wipe(dropped)
 
     def _turn(self, turn: OwnedTurn) -> None:
-        """Delete a turn outside of the person's conversations."""
+        """Delete a turn outside the user's own conversations."""
         while True:
             messages = _messages_of(self._store, turn)
             if self._store.data.erase(turn, uuid.uuid4().hex) is not None:

@@ -44,12 +44,12 @@ class ImportResult:
     """The result of `import_conversations`.
 
     Attributes:
-        imported: Conversations that were written; after a dry run those that would be.
+        imported: Conversations that were written; after a dry run, those that would have been.
         unchanged: Conversations that the same export has already imported.
-        messages: Messages of those that were written.
+        messages: Messages of the written conversations.
         refused: Conversations that were not written, each with the reason.
-        complete: Whether the export had its last line. If not, it was cut off: conversations may be
-            missing.
+        complete: Whether the export has its last line. Otherwise it was cut off, and conversations
+            may be missing.
         dry_run: Whether nothing was changed.
     """
 
@@ -62,7 +62,7 @@ class ImportResult:
 
 
 class Import:
-    """An import. It writes while lines are given.
+    """An import. It writes as it reads the lines.
 
     Attributes:
         result: What was done so far.
@@ -90,10 +90,10 @@ class Import:
         )
 
     def run(self, lines: Iterable[bytes | str]) -> Iterator[ImportResult]:
-        """Read all lines; yields what was done after each conversation.
+        """Read all lines; yields the result so far after each conversation.
 
         Raises:
-            InvalidInput: A line is not valid. The conversations before it are imported.
+            InvalidInput: A line is not valid. The conversations before it have been imported.
             StoreUnavailable: Redis is out of reach. The same import may be repeated.
         """
         for number, given in enumerate(lines, 1):
@@ -102,7 +102,7 @@ class Import:
                 yield self.result
 
     def _take(self, record: Record, line: bytes, number: int) -> bool:
-        """Returns whether a conversation has come to its end."""
+        """Process a line; returns whether it ends a conversation."""
         if not self._begun and not isinstance(record, Header):
             raise InvalidInput("the first line is not the header of an export")
         current = self._current
@@ -163,7 +163,7 @@ class _Incoming:
         self._lost = False
 
     def feed(self, line: bytes) -> None:
-        """Note a line of it: the same lines are the same conversation."""
+        """Add a line to the digest: equal lines mean the same conversation."""
         self._digest.update(line.strip())
         self._digest.update(b"\n")
 
@@ -188,7 +188,7 @@ class _Incoming:
         self._waiting, self._bytes = [], 0
 
     def finish(self, *, replace: bool) -> Restored:
-        """Make a conversation of it, or say what would become of it."""
+        """Create the conversation, or return what a dry run would do with it."""
         digest = self._digest.hexdigest()
         if not self._write:
             return self._would_be(digest, replace=replace)

@@ -40,7 +40,7 @@ class SummaryRecord(_Line):
 
 
 class ConversationRecord(_Line):
-    """A conversation; its messages, images and files follow. Times are seconds since 1970."""
+    """A conversation, followed by its messages, images and files. Times are seconds since 1970."""
 
     type: Literal["conversation"] = "conversation"
     conversation_id: str = Field(min_length=1, max_length=MAX_CONVERSATION_ID)
@@ -70,7 +70,7 @@ class MessageRecord(_Line):
 
 
 class BlobRecord(_Line):
-    """The bytes of an image or file that a message before it names, in base64."""
+    """The bytes, in base64, of an image or file that an earlier message names."""
 
     type: Literal["blob"] = "blob"
     name: str
@@ -78,7 +78,7 @@ class BlobRecord(_Line):
 
 
 class RestartRecord(_Line):
-    """The conversation was changed while it was read: what was written of it does not count."""
+    """The conversation changed while it was read: its lines so far do not count."""
 
     type: Literal["restart"] = "restart"
     conversation_id: str
@@ -121,17 +121,17 @@ def header() -> Header:
 
 
 def line_of(record: Record) -> bytes:
-    """A record as a line, with its end."""
+    """A record as a line with its newline."""
     return orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def message_line(raw: bytes) -> bytes:
-    """A stored message as a line; it is not read, so that nothing of it changes."""
+    """A stored message as a line. It is not decoded, so nothing of it changes."""
     return b'{"type":"message","message":' + raw + b"}\n"
 
 
 def blob_line(name: str, data: bytes) -> bytes:
-    """Bytes of an image or file as a line."""
+    """The bytes of an image or file as a line."""
     return line_of(BlobRecord(name=name, data=base64.b64encode(data).decode()))
 
 
@@ -140,10 +140,10 @@ def read_line(line: bytes, number: int) -> Record:
 
     Args:
         line: The line.
-        number: Counted from 1, for errors.
+        number: Line number from 1, for errors.
 
     Raises:
-        InvalidInput: It is not a line of an export, or of a newer one than this release can read.
+        InvalidInput: It is not a line of an export, or the export is too new for this release.
     """
     try:
         record = _RECORD.validate_json(line)
@@ -162,7 +162,7 @@ def read_line(line: bytes, number: int) -> Record:
 
 
 def raw_message(record: MessageRecord, number: int) -> bytes:
-    """The message as it is to be stored.
+    """The message in its stored form.
 
     Raises:
         InvalidInput: It is not a message that this release can read.
@@ -174,10 +174,10 @@ def raw_message(record: MessageRecord, number: int) -> bytes:
 
 
 def blob_bytes(record: BlobRecord, number: int) -> bytes:
-    """The bytes.
+    """Decode the bytes of an image or file.
 
     Raises:
-        InvalidInput: They are not what their name says.
+        InvalidInput: The bytes do not match their name.
     """
     try:
         data = base64.b64decode(record.data, validate=True)
@@ -189,7 +189,7 @@ def blob_bytes(record: BlobRecord, number: int) -> bytes:
 
 
 def record_of(snapshot: Snapshot) -> ConversationRecord:
-    """A conversation as a record. Fields that no release wrote are left out."""
+    """A conversation as a record. Unknown fields are left out."""
     fields = snapshot.fields
     numbers = {name: _number(fields.get(name)) for name in ("turns", "steps", "tokens", "covered")}
     summary = fields.get("summary")
@@ -219,7 +219,7 @@ def record_of(snapshot: Snapshot) -> ConversationRecord:
 
 
 def fields_from(record: ConversationRecord) -> dict[str, str]:
-    """The fields that `Snapshot` had."""
+    """Convert a record back to the fields of its `Snapshot`."""
     fields = {
         "created": f"{record.created_at * 1000:.0f}",
         "updated": f"{record.updated_at * 1000:.0f}",

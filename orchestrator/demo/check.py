@@ -1,4 +1,4 @@
-"""Checks that a history holds exactly its turns, in order, from what any client can read."""
+"""Checks that a history contains exactly its turns in order, using only the public API."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def check_history(
 
     Args:
         conversation_id: Named in the problems.
-        expected: Turn id and user message of each turn, in the order they were accepted.
-        history: Messages as `Orchestrator.history` gives them.
+        expected: Turn id and user message of each turn, in order of acceptance.
+        history: Messages as returned by `Orchestrator.history`.
 
     Returns:
-        The problems, in words; empty when there are none.
+        Descriptions of the problems; empty if there are none.
     """
     problems: list[str] = []
     said = [(m.get("turn_id"), m["content"]) for m in history if m["role"] == "user"]

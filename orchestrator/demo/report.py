@@ -29,7 +29,7 @@ class Totals:
 
 
 def totals(turns: Sequence[Turn], elapsed: float) -> Totals:
-    """The figures of ended turns. A turn's time runs from its acceptance to its end."""
+    """The figures of ended turns. A turn's time is from its acceptance to its end."""
     times = sorted((turn.ended_at or turn.created_at) - turn.created_at for turn in turns)
     return Totals(
         turns=len(turns),

@@ -43,22 +43,22 @@ def run_demo(
 
     Args:
         console: Where to print.
-        provider: For the example agents; a real one takes its key from the environment.
-        conversations: How many run at a time.
+        provider: The provider of the example agents; a real one reads its key from the environment.
+        conversations: Number of conversations at the same time.
         turns: Turns in each conversation.
         workers: Worker processes.
-        folder: For data and logs; deleted first.
-        timeout: Longest time in seconds for all turns.
-        keep: Called after the report, with a stack that has a gateway too and still runs; it is
-            stopped when this returns.
+        folder: Folder for data and logs; it is deleted first.
+        timeout: Maximum seconds for all turns.
+        keep: Called after the report with the running stack, which then includes a gateway; the
+            stack is stopped when this returns.
 
     Returns:
-        Whether every history holds exactly its turns, in order, and every worker served.
+        Whether every history contains exactly its turns in order, and every worker ran turns.
 
     Raises:
         AgentAPIError: The stack does not start, or the provider has no key.
     """
-    # Workers take the key from this environment. Without it, every turn would fail by itself.
+    # Workers inherit the key from this environment. Check it now, or every turn would fail.
     asyncio.run(_check(provider))
     shutil.rmtree(folder, ignore_errors=True)
     stack = Stack(
@@ -67,7 +67,7 @@ def run_demo(
         workers=workers,
         gateway=keep is not None,
         env={"AGENTAPI_EXAMPLE_PROVIDER": provider},
-        # Few places in each worker, so that even a short run uses all workers.
+        # Few slots in each worker, so that even a short run uses all workers.
         concurrency=8,
     )
     with console.status("starting Valkey, workers and Flower"):
@@ -102,7 +102,7 @@ async def _check(provider: str) -> None:
 
 
 def _requests(conversations: int, turns: int) -> list[TurnRequest]:
-    """One turn of every conversation after the other, so that all conversations overlap."""
+    """One turn of each conversation in rotation, so that all conversations overlap."""
     return [
         TurnRequest(
             agent=AGENTS[number % len(AGENTS)],

@@ -1,4 +1,4 @@
-"""Example conversations with the agents of `examples.agents`, something of each kind."""
+"""Example conversations with the agents of `examples.agents`, one of each kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestrator.client import Orchestrator
 from orchestrator.turn_request import TurnRequest
 
 SOON: Final = 3.0
-"""Seconds after which the turn that waits too long fails."""
+"""Deadline in seconds of the turn that waits too long and fails."""
 
 _ASK_LOOKUP: Final = 'Where is my parcel? Please use lookup_order {"order_id": "7"}'
 _TWO_CALLS: Final = (
@@ -18,7 +18,7 @@ _TOPICS: Final = '/look_into {"topics": ["message brokers", "leases", "journals"
 
 
 def showcase() -> list[TurnRequest]:
-    """The turns: tools, a hand-over, children, one that waits for approval, and one that fails."""
+    """The turns: with tools, a hand-over and children; one waits for approval, and one fails."""
     return [
         _turn("support", _ASK_LOOKUP, "user:ada", user="ada"),
         _turn("support", "And when does it arrive?", "user:ada", user="ada"),
@@ -53,7 +53,7 @@ def _refund(order_id: str, amount: int) -> str:
 
 
 def begin_showcase(orchestrator: Orchestrator) -> None:
-    """Enqueue the example turns where there are none of them yet. Waits for none of them.
+    """Enqueue the example turns that do not exist yet. Does not wait for them.
 
     Raises:
         StoreUnavailable: Redis is out of reach.

@@ -1,4 +1,4 @@
-"""Following the events of thousands of turns on an event loop."""
+"""Follows the events of thousands of turns on an event loop."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Closed(StrEnum):
 
 @dataclass(frozen=True)
 class _OnLoop:
-    """Takes the follower's events on an event loop, with one hand-over for each read."""
+    """Passes the follower's events to an event loop, with one call for each read."""
 
     loop: asyncio.AbstractEventLoop
 
     def __call__(self, batch: Sequence[tuple[Subscription, Delivery]]) -> None:
-        # Raises when the loop is closed; the follower then drops these subscriptions.
+        # Raises if the loop is closed; the follower then drops these subscriptions.
         self.loop.call_soon_threadsafe(_take, batch)
 
 
@@ -45,13 +45,13 @@ def _take(batch: Sequence[tuple[Subscription, Delivery]]) -> None:
 
 
 class Buffer(Subscription):
-    """A subscription on an event loop: events wait here for their reader.
+    """A subscription on an event loop, which buffers events for its reader.
 
     `after` belongs to the follower's thread; everything else to the event loop.
 
     Attributes:
-        closed: Why nothing more comes, or None.
-        seen: Number of the newest event that was put here.
+        closed: Why no more events come, or None.
+        seen: Number of the newest event that was buffered.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Buffer(Subscription):
         limit: int | None,
         unsubscribe: Callable[[Subscription], None],
     ) -> None:
-        """Create an empty buffer, on the event loop.
+        """Create an empty buffer. Call it on the event loop.
 
         Args:
             turn_id: The turn.
             after: Number of the last event already seen.
-            limit: Most events that may wait; None for no limit.
-            unsubscribe: Called when the buffer is closed, so that nothing more is read for it.
+            limit: Maximum number of buffered events; None for no limit.
+            unsubscribe: Called when the buffer is closed, to stop reading for it.
         """
         super().__init__(turn_id, after, _OnLoop(asyncio.get_running_loop()))
         self._unsubscribe = unsubscribe
@@ -79,7 +79,7 @@ class Buffer(Subscription):
         self._ready = asyncio.Event()
 
     def take(self, delivery: Delivery) -> None:
-        """Take those events that are new. More than may wait close the buffer."""
+        """Buffer the events that are new. Close the buffer if they exceed its limit."""
         match delivery:
             case StoreFault():
                 self.close(Closed.UNREADABLE)
@@ -91,11 +91,11 @@ class Buffer(Subscription):
 
     def _add(self, events: Sequence[Event]) -> None:
         for event in events:
-            # What `AsyncFollower` looked up by itself arrives here again.
+            # Events that `AsyncFollower` looked up by itself arrive here again.
             if event.number <= self.seen or self.closed is not None:
                 continue
-            # One slow reader must neither hold up the others nor fill the memory: it is closed, and
-            # resumes after the last event that it got (promise 10).
+            # A slow reader must neither delay the others nor fill the memory. So its buffer is
+            # closed, and it resumes after the last event that it got (promise 10).
             if self._limit is not None and len(self._events) >= self._limit:
                 self.close(Closed.SLOW)
                 return
@@ -103,13 +103,13 @@ class Buffer(Subscription):
             self._events.append(event)
 
     def close(self, why: Closed) -> None:
-        """Take nothing more."""
+        """Accept no more events."""
         self.closed = self.closed or why
         self._unsubscribe(self)
         self._ready.set()
 
     async def next(self, max_wait: float) -> list[Event]:
-        """The events that wait here; waits up to `max_wait` seconds for one, or for the close.
+        """The buffered events. Waits up to `max_wait` seconds for an event or for `close`.
 
         Raises:
             AgentAPIError: Events cannot be read; see `EventFollower`.
@@ -118,7 +118,7 @@ class Buffer(Subscription):
             async with asyncio.timeout(max_wait):
                 await self._ready.wait()
         self._ready.clear()
-        # A closed buffer stays ready, so that nobody waits for what cannot come.
+        # A closed buffer stays ready, so that nobody waits for events that cannot come.
         if self.closed is not None:
             self._ready.set()
         events = self.taken()
@@ -127,14 +127,14 @@ class Buffer(Subscription):
         return events
 
     def taken(self) -> list[Event]:
-        """The events that wait here, without waiting for any."""
+        """The buffered events, without waiting."""
         events = list(self._events)
         self._events.clear()
         return events
 
 
 class AsyncFollower:
-    """The asyncio face of an `EventFollower`: a waiting reader takes no thread.
+    """The asyncio interface of an `EventFollower`. Waiting readers occupy no threads.
 
     Attributes:
         stopping: Whether `stop` was called.
@@ -147,13 +147,13 @@ class AsyncFollower:
         call: BlockingCalls,
         limit: int | None = None,
     ) -> None:
-        """Create the face of a follower.
+        """Wrap a follower.
 
         Args:
             follower: Reads the events.
-            store: For events that were there before.
-            call: For short calls of either.
-            limit: Most events that may wait for one reader.
+            store: Where past events are read.
+            call: Runs short blocking calls of the follower and the store.
+            limit: Maximum number of buffered events for each reader.
         """
         self._follower = follower
         self._store = store
@@ -164,21 +164,21 @@ class AsyncFollower:
 
     @property
     def fresh(self) -> bool:
-        """Whether events are read; see `EventFollower.fresh`."""
+        """Whether the follower still reads events; see `EventFollower.fresh`."""
         return self._follower.fresh
 
     def start(self) -> None:
-        """Begin to read now; otherwise the first reader begins it."""
+        """Start reading now instead of with the first reader."""
         self._follower.start()
 
     def stop(self) -> None:
-        """End all readers, and those that come later."""
+        """End all current and later readers."""
         self.stopping = True
         for buffer in self._buffers:
             buffer.close(Closed.STOPPING)
 
     async def past(self, turn_id: str, after: int, count: int = PAGE) -> list[Event]:
-        """The next events after a number that are there already.
+        """The next stored events after a number.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -190,26 +190,25 @@ class AsyncFollower:
     async def follow(
         self, turn_id: str, after: int, *, max_wait: float, fresh: bool = False
     ) -> AsyncGenerator[list[Event] | Closed, None]:
-        """A turn's events after a number, as they come, until the one that ends it.
+        """A turn's events after a number, as they arrive, until the one that ends it.
 
-        Past events are read as fast as the caller takes them; events to come wait in a buffer.
-        When none came for a while, Redis is asked directly, so that a follower that hangs delays
-        a reader and does not stop it.
+        Past events are read as fast as the caller takes them; new events are buffered. If no events
+        arrive for a while, Redis is read directly, so that a hung follower only delays its readers.
 
         Args:
             turn_id: The turn.
             after: Number of the last event already seen; -1 for all.
-            max_wait: Seconds after which an empty list says that nothing happened.
-            fresh: Whether the turn can have no long past, which saves looking for it.
+            max_wait: Seconds without events after which an empty list is yielded.
+            fresh: Whether the turn is so new that no past events need to be read first.
 
         Yields:
-            Events; or, as the last thing, why no more come although the turn goes on.
+            Events; or, as the last item, why no more events come although the turn continues.
 
         Raises:
             StoreUnavailable: Redis is out of reach at the beginning, or refuses the password for
-                long.
+                too long.
         """
-        # Page by page, as fast as the caller reads: a long past must not go through the buffer.
+        # Read page by page, as fast as the caller: a long past would overflow the buffer.
         while not fresh and (page := await self.past(turn_id, after)):
             yield page
             after = page[-1].number
@@ -226,7 +225,7 @@ class AsyncFollower:
                 await self._call(self._follower.nudge)
             while True:
                 events = await buffer.next(max_wait)
-                # What had arrived before the close is delivered first.
+                # Deliver the events that arrived before the buffer was closed.
                 if not events and buffer.closed is not None:
                     yield buffer.closed
                     return
@@ -239,12 +238,12 @@ class AsyncFollower:
             self._follower.unsubscribe(buffer)
 
     async def _look(self, buffer: Buffer) -> list[Event]:
-        """Events that the follower did not bring; none while Redis is away."""
+        """Events that the follower did not deliver; none while Redis is out of reach."""
         count = PAGE if self._limit is None else min(PAGE, self._limit)
         try:
             found = await self.past(buffer.turn_id, buffer.seen, count)
         except StoreUnavailable:
             return []
         buffer.take(found)
-        # Through the buffer, which drops what the follower brings a second time.
+        # Go through the buffer, which drops events that the follower delivers again.
         return buffer.taken()

@@ -1,4 +1,4 @@
-"""Following the events of any number of turns with one thread and one connection."""
+"""Follows the events of any number of turns with one thread and one connection."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from agentapi.turns import Event
 log = logging.getLogger("agentapi.follower")
 
 PAGE: Final = 500
-"""Maximum events of one turn in one read."""
+"""Maximum number of events of one turn in one read."""
 
 MAX_WAIT: Final = 5.0
-"""Seconds that one read waits for events. A lost wake-up delays a new subscription by this time."""
+"""Seconds that one read blocks. A lost interrupt delays a new subscription by this time."""
 
 LATE_AFTER: Final = 2 * MAX_WAIT
-"""Seconds past a read's maximum wait after which the thread counts as hung."""
+"""Seconds beyond a read's maximum wait after which the thread counts as hung."""
 
 _AWAY_DELAY: Final = 0.5
 """Seconds between two attempts while Redis is unreachable."""
 
 MAX_LOGIN_REFUSAL: Final = 30.0
-"""Seconds for which Redis may refuse the password, for example while it is changed, before all
-waits fail."""
+"""Seconds that Redis may refuse the password, for example while it is changed, before all waits
+fail."""
 
 PASSING_FAILURES: Final = 2
 """Consecutive unexpected errors after which the follower searches for the turn that causes them."""
@@ -41,8 +41,8 @@ _FEW: Final = 16
 
 _PAUSE_PER_TURN: Final = 20e-6
 _MAX_PAUSE: Final = 0.01
-"""Seconds between two reads of many turns, so that one read returns events of many of them: a read
-takes time for each turn, even without new events."""
+"""Seconds between two reads of many turns. A read takes time for each turn even without new events,
+so the pause lets one read return events of many turns."""
 
 Delivery: TypeAlias = Sequence[Event] | AgentAPIError
 """New events of a turn, or why no more events will come."""
@@ -59,7 +59,7 @@ class Subscription:
     Attributes:
         turn_id: The turn.
         after: Number of the last event that was handed over.
-        listener: Takes the events. Subscriptions with equal listeners share one call for each
+        listener: Receives the events. Subscriptions with equal listeners share one call for each
             read.
     """
 
@@ -69,10 +69,10 @@ class Subscription:
 
 
 class EventFollower:
-    """Reads the events of all subscriptions together, and hands each to those who wait for it.
+    """Reads the events of all subscriptions together, and hands each event to its subscribers.
 
-    What goes wrong with one turn's events ends the subscriptions to that turn only. An error
-    that nobody expected is logged, and the work is tried again.
+    A failure of one turn's events ends only the subscriptions to that turn. An unexpected error is
+    logged, and the work is retried.
     """
 
     def __init__(
@@ -82,32 +82,34 @@ class EventFollower:
 
         Args:
             store: Where the events are.
-            supervisor: Keeps the thread running. When not given, a producer's: it never ends
-                the process, which is not ours.
-            page: Most events of one turn to hand over at a time.
+            supervisor: Keeps the thread running. The default suits a producer: it never ends the
+                process, which belongs to the application.
+            page: Maximum number of events of one turn to hand over at a time.
         """
         self._store = store
         self._page = page
-        # By turn, so that a read's events find their subscriptions however many there are.
+        # By turn, so that finding the subscriptions of a read's events is fast.
         self._subscriptions: dict[str, list[Subscription]] = {}
-        # Guards the subscriptions and flags; never held while Redis is read or a listener is
+        # Guards the subscriptions and flags. Never held while Redis is read or a listener is
         # called.
         self._changed = threading.Condition()
         self._started = False
         self._closed = False
-        # Both belong to `_changed`: a read waits with an older set of turns, and was told so.
+        # Both are guarded by `_changed`: whether a read waits with an older set of turns, and
+        # whether it was interrupted.
         self._reading = False
         self._interrupted = False
         self._away = False
         self._refused_since: float | None = None
         supervisor = supervisor or Supervisor(fatal=None)
-        # One blocking read serves all turns: a connection for each would limit how many can be
+        # One blocking read serves all turns. A connection for each would limit how many can be
         # followed.
         self._thread = supervisor.thread("agentapi-follower", self._run)
 
     @property
     def fresh(self) -> bool:
-        """Whether the thread runs, and has read within the time that a read may take."""
+        """Whether the thread runs, and finished its last read within the time that a read may
+        take."""
         status = self._thread.status()
         return status.running and status.idle < MAX_WAIT + LATE_AFTER
 
@@ -119,7 +121,7 @@ class EventFollower:
                 self._thread.start()
 
     def subscribe(self, turn_id: str, after: int, listener: Listener) -> Subscription:
-        """Begin to deliver the turn's events whose number is above `after`.
+        """Start to deliver the turn's events whose number is above `after`.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -130,7 +132,7 @@ class EventFollower:
                 self.interrupt()
         except BaseException:
             self.unsubscribe(subscription)
-            # The wake-up did not arrive, so the next subscriber must send one.
+            # The interrupt did not arrive, so the next subscriber must send one.
             raise
         return subscription
 
@@ -144,13 +146,13 @@ class EventFollower:
         with self._changed:
             self._subscriptions.setdefault(subscription.turn_id, []).append(subscription)
             self._changed.notify_all()
-            # One wake-up is enough for all who come during a read.
+            # One interrupt is enough for all subscriptions added during a read.
             needed = self._reading and not self._interrupted
             self._interrupted = self._interrupted or needed
             return needed
 
     def interrupt(self) -> None:
-        """End the read that waits, so that the next one includes new subscriptions.
+        """End the waiting read, so that the next one includes new subscriptions.
 
         Raises:
             StoreUnavailable: Redis is out of reach. The read ends by itself within `MAX_WAIT`.
@@ -163,11 +165,11 @@ class EventFollower:
             raise
 
     def nudge(self) -> None:
-        """Interrupt as well as may be: an error is logged, and delays an event by `MAX_WAIT`."""
+        """Try to interrupt. An error is only logged, and delays events by up to `MAX_WAIT`."""
         try:
             self.interrupt()
         except BaseException as error:
-            # Raised further, from a thread of a pool, some would end the caller's event loop.
+            # Some errors, if raised from a pool's thread, would end the caller's event loop.
             log.warning(line("follower.not_interrupted", error=type(error).__name__))
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -203,12 +205,13 @@ class EventFollower:
             try:
                 found = self._store.events(cursors, MAX_WAIT, self._page)
             except StoreUnavailable as error:
-                # An outage is expected and counts no failure: readers wait until Redis is back.
+                # An outage is expected and does not count as a failure: readers wait until Redis is
+                # back.
                 self._is_away(error)
                 continue
             except Exception as fault:
                 in_a_row = service.status().in_a_row
-                # An error that nobody expected may pass by itself.
+                # An unexpected error may be temporary.
                 lasting = isinstance(fault, AgentAPIError) or in_a_row >= PASSING_FAILURES
                 if lasting and self._blame(cursors):
                     continue
@@ -230,7 +233,7 @@ class EventFollower:
             self._refused_since = None
         elif self._refused_since is None:
             self._refused_since = time.monotonic()
-        # A wrong password does not pass by itself, unlike other outages.
+        # Unlike other outages, a wrong password does not resolve itself.
         elif time.monotonic() - self._refused_since > MAX_LOGIN_REFUSAL:
             self._end(self._all(), error)
         with self._changed:
@@ -242,7 +245,8 @@ class EventFollower:
         self._away, self._refused_since = False, None
 
     def _blame(self, cursors: Mapping[str, int]) -> bool:
-        """Read turn by turn, and end those that cannot be read; returns whether there were any."""
+        """Read each turn alone, and end the subscriptions to unreadable ones; returns whether any
+        were."""
         blamed = False
         for turn_id, after in cursors.items():
             try:
@@ -258,7 +262,7 @@ class EventFollower:
         return blamed
 
     def _cursors(self, service: Service) -> dict[str, int] | None:
-        """What to read next; waits for a first subscription. None when closed."""
+        """The positions to read from; waits for a first subscription. None when closed."""
         with self._changed:
             self._reading = self._interrupted = False
             while not self._changed.wait_for(lambda: self._closed or self._subscriptions, MAX_WAIT):
@@ -267,7 +271,7 @@ class EventFollower:
                 return None
             self._reading = True
             return {
-                # Readers of one turn share a read, from the one that is furthest behind.
+                # Readers of one turn share a read, which starts at the one furthest behind.
                 turn_id: min(subscription.after for subscription in waiting)
                 for turn_id, waiting in self._subscriptions.items()
             }
@@ -281,12 +285,12 @@ class EventFollower:
             return list(self._subscriptions.get(turn_id, ()))
 
     def _deliver(self, found: Mapping[str, Sequence[Event]], cursors: Mapping[str, int]) -> None:
-        """Hand over the events that were read, each listener's in one call."""
+        """Hand over the events that were read, in one call for each listener."""
         batches: dict[Listener, list[tuple[Subscription, Sequence[Event]]]] = {}
         for turn_id, events in found.items():
             for subscription in self._of(turn_id):
-                # One that came during the read may need events from before the read's cursor. The
-                # next read brings them.
+                # A subscription added during the read may need events before the read's cursor. The
+                # next read returns them.
                 if subscription.after < cursors[turn_id]:
                     continue
                 if new := [event for event in events if event.number > subscription.after]:
@@ -294,7 +298,7 @@ class EventFollower:
         for listener, batch in batches.items():
             taken = self._hand(listener, batch)
             for subscription, events in batch:
-                # Only now: what was not taken is read again.
+                # Only now, so that events that were not taken are read again.
                 subscription.after = events[-1].number
                 if not taken or events[-1].type.ends:
                     self.unsubscribe(subscription)
@@ -310,7 +314,8 @@ class EventFollower:
             listener(batch)
             return True
         except Exception as error:
-            # As when its event loop has ended. Nobody else's events may be lost by that.
+            # For example, its event loop has ended. Other listeners must not lose events because of
+            # it.
             turn_ids = ",".join(subscription.turn_id for subscription, _ in batch)
             log.warning(
                 line("follower.undeliverable", turn_ids=turn_ids, error=type(error).__name__)

@@ -33,7 +33,7 @@ from orchestrator.gateway.settings import GatewaySettings
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
-    """Create the application. It connects to nothing before it is started.
+    """Create the application. It connects only when it is started.
 
     Raises:
         ConfigurationError: A setting is not valid.
@@ -88,7 +88,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 def _answer(request: Request, problem: Problem) -> Response:
     count_refusal(problem.status, problem.code)
-    # Errors of the console's pages are pages too.
+    # Errors of the console's pages are also pages.
     if answer := getattr(request.state, "answer", None):
         response: Response = answer(problem)
         return response
@@ -100,10 +100,10 @@ async def _error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """A request that does not match its model: the first fault, in OpenAI's format."""
+    """Answer a request that does not match its model with its first fault, in OpenAI's format."""
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     cause = fault.get("ctx", {}).get("error")
-    # One of our validators refused it, with a better text than pydantic's.
+    # One of agentapi's validators refused it, with a better text than pydantic's.
     if isinstance(cause, GatewayError):
         return _answer(request, problem_of(cause))
     # The parameter's name is followed by pydantic's names for the types that it tried.
@@ -118,8 +118,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """Requests that Starlette itself refuses: unknown routes and methods, a body that ends
-    early."""
+    """Answer requests that Starlette itself refuses: unknown routes and methods, or a body that
+    ends early."""
     if not isinstance(error, HTTPException):
         return _answer(request, problem_of(error))
     code, message = "bad_request", str(error.detail)

@@ -65,7 +65,7 @@ async def ready(gateway: Annotated[Gateway, Depends(gateway_of)], response: Resp
     census = await gateway.census.take(max_age=3.0)
     follower = "ok" if gateway.follower.fresh else "late"
     found = Ready(
-        # Not the sweeper: every other gateway would be affected too, and turns are still served.
+        # The sweep does not count: it affects all gateways alike, and turns are still served.
         ready=redis == follower == "ok" and census.fault is None and bool(census.workers),
         redis=redis,
         broker="ok" if census.fault is None else "out of reach",

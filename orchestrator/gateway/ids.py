@@ -50,41 +50,41 @@ def turn_id_of(response: str) -> str:
 
 
 def part_of_chat(completion: str) -> int:
-    """The number of the part of its turn that a chat completion is; see `response_id`."""
+    """The number of the part of a turn that a chat completion shows; see `response_id`."""
     match = _CHAT.fullmatch(completion)
     return int(match[3] or 0) if match is not None else 0
 
 
 def part_of(response: str) -> int:
-    """The number of the part of its turn that a response is; see `response_id`."""
+    """The number of the part of a turn that a response shows; see `response_id`."""
     match = _RESPONSE.fullmatch(response)
     return int(match[3] or 0) if match is not None else 0
 
 
 def function_call_id(turn_id: str, response: int, place: int) -> str:
-    """What a client calls one of a turn's calls of its functions.
+    """The id by which a client knows a call of one of its functions.
 
     Args:
         turn_id: The turn, or the key of a message.
-        response: Number of the response with the call among those of the turn, from 0.
+        response: Number of the response with the call among the turn's responses, from 0.
         place: The call's place among the calls of the response, from 0.
     """
     return f"call_{turn_key(turn_id)}_{response}_{place}"
 
 
 def turn_of_call(call_id: str) -> str | None:
-    """The turn that a call of a function, or a request for approval, names; None for others."""
+    """The turn in the id of a function call or a request for approval; None for other ids."""
     match = _CALL.fullmatch(call_id) or _APPROVAL.fullmatch(call_id)
     return f"{match[1]}-{match[2]}" if match is not None else None
 
 
 def function_item_id(call_id: str) -> str:
-    """The id of a call of a function as an item, by `function_call_id`."""
+    """The item id of a function call, from its `function_call_id`."""
     return f"fc_{call_id.removeprefix('call_')}"
 
 
 def output_item_id(call_id: str) -> str:
-    """The id of the output of a call of a function as an item, by `function_call_id`."""
+    """The item id of a function call's output, from its `function_call_id`."""
     return f"fco_{call_id.removeprefix('call_')}"
 
 
@@ -94,7 +94,7 @@ def approval_id(turn_id: str, call_id: str) -> str:
 
 
 def turn_id_from(text: str) -> str:
-    """A turn's id, also where it is given as the id of a response or of a chat completion."""
+    """A turn's id, which may be given as the id of a response or of a chat completion."""
     match = _RESPONSE.fullmatch(text) or _CHAT.fullmatch(text)
     return f"{match[1]}-{match[2]}" if match else text
 
@@ -134,18 +134,18 @@ def call_item_id(turn_id: str, call_id: str) -> str:
 
 
 def new_conversation_id(name: str | None = None) -> str:
-    """A new conversation id; the same one for the same name, if a name is given."""
+    """A new conversation id. If a name is given, the same name gives the same id."""
     made = uuid.uuid4() if name is None else uuid.uuid5(uuid.NAMESPACE_OID, f"gateway:{name}")
     return f"conv_{made.hex}"
 
 
 def new_message_key() -> str:
-    """Takes the place of a turn's id in a message that a client added to a history."""
+    """A key that replaces the turn's id in a message that a client added to a history."""
     return f"item-{uuid.uuid4().hex}"
 
 
 def name_of_item(item_id: str) -> str | int | None:
-    """What an item's id is derived from: a turn's id or message key, or a position; else None."""
+    """The source of an item's id: a turn's id, a message key or a position; otherwise None."""
     match = _ITEM.fullmatch(item_id)
     if match is None:
         return None
@@ -155,5 +155,5 @@ def name_of_item(item_id: str) -> str | int | None:
 
 
 def key_of(message: Message, position: int) -> str:
-    """What the ids of a message's items are derived from: its turn, else its position."""
+    """The source of the ids of a message's items: its turn, or otherwise its position."""
     return message.turn_id or f"at{position}"

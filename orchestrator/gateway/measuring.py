@@ -66,7 +66,7 @@ class _Store(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reading:
-    """What Redis answered; no backlog if it did not answer."""
+    """Redis's answer; without a backlog if it did not answer."""
 
     backlog: Backlog | None
     since_sweep: float | None
@@ -78,7 +78,7 @@ class FleetGauges:
     def __init__(
         self, store: _Store, queues: int, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Read nothing yet.
+        """Create the collector; nothing is read yet.
 
         Args:
             store: Where the turns are.
@@ -88,15 +88,15 @@ class FleetGauges:
         self._store = store
         self._queues = queues
         self._clock = clock
-        # Those who ask at the same time wait for one reading.
+        # Concurrent scrapes share one reading.
         self._lock = threading.Lock()
         self._reading: _Reading | None = None
         self._until = 0.0
 
     def collect(self) -> Iterable[Any]:
-        """The gauges; without those of turns while Redis does not answer.
+        """The gauges; without those of turns if Redis does not answer.
 
-        While a shard of a cluster does not, they have what the others answer.
+        If a cluster shard does not answer, they count only the other shards.
         """
         reading = self._read()
         if reading.backlog is None:
@@ -135,7 +135,7 @@ class FleetGauges:
         except AgentAPIError as error:
             log.warning(line("metrics.fleet_unknown", error=error.code))
             return _Reading(backlog=None, since_sweep=None)
-        # On a cluster this is on one shard, and the backlog on all of them.
+        # On a cluster, one shard holds this, but the backlog is on all shards.
         with suppress(StoreUnavailable):
             since_sweep = self._store.since_sweep()
         return _Reading(backlog=backlog, since_sweep=since_sweep)
@@ -177,7 +177,7 @@ def metrics_server(
     Args:
         settings: The port, and how many queues there are.
         store: Where the turns are.
-        streams: Returns how many streams and waiting requests are open.
+        streams: Returns the number of open streams and waiting requests.
 
     Raises:
         ConfigurationError: The port cannot be taken, or prometheus_client is not installed.
@@ -200,10 +200,10 @@ def count_request(method: str, route: str, status: int | None, seconds: float) -
     """Count a request.
 
     Args:
-        method: Its method, whatever the client sent.
-        route: The template of its route, never its path.
-        status: Of the answer; None when the connection ended before.
-        seconds: From its head to the end of its answer.
+        method: The method as sent by the client.
+        route: The template of the route, never the path.
+        status: Status of the answer; None if the connection ended before it.
+        seconds: Seconds from the request's head to the end of the answer.
     """
     metrics = recorder()
     if metrics.on:
@@ -220,7 +220,7 @@ def count_refusal(status: int, code: str | None) -> None:
 
 
 async def measure_lag(service: Service) -> None:
-    """Measure how late the event loop is; runs until it is cancelled."""
+    """Measure how late the event loop is, until cancelled."""
     loop = asyncio.get_running_loop()
     while not service.stopping:
         due = loop.time() + TICK

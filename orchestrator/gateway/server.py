@@ -1,4 +1,4 @@
-"""Serving the gateway: checks before it starts, and a shutdown that loses no stream."""
+"""Serves the gateway: with checks before the start, and a shutdown that loses no stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("agentapi.gateway")
 
 
 class _Server(uvicorn.Server):
-    """At shutdown, ends the streams before it waits for their connections to close."""
+    """A server that ends the streams at shutdown before it waits for connections to close."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
@@ -44,8 +44,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is loaded by now stays. Frozen, it is not traversed by full garbage collections,
-        # each of which would block every stream and request for about 60 ms.
+        # Freeze the loaded objects, which stay anyway. Otherwise each full garbage collection would
+        # traverse them and block all streams and requests for about 60 ms.
         gc.collect()
         gc.freeze()
 
@@ -67,7 +67,7 @@ def serve(settings: GatewaySettings) -> None:
     """
     warn_of_unknown_variables(type(settings), log)
     if not settings.is_loopback and not settings.gateway_require_keys:
-        # Before the port is open: not one request may pass in between.
+        # Check before the port is open, so that no request can pass in between.
         asyncio.run(_refuse_without_keys(settings))
     # The producer's threads compete with a busy event loop for the interpreter. At Python's default
     # of 5 ms, a thread with a few commands would wait longer for its turn than for Redis.

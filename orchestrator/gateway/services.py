@@ -47,7 +47,8 @@ tenants' requests wait for the event loop. Requests that stream or wait for a tu
 
 
 class Gateway:
-    """The producer, the follower, keys, limits and stores. Each connects when first used."""
+    """The producer, the follower, keys, limits and stores of a gateway. Each connects when first
+    used."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         """Create the services.
@@ -60,7 +61,7 @@ class Gateway:
                 "AGENTAPI_EAGER is set, but the gateway needs Redis and workers: unset it"
             )
         self.settings = settings
-        # Before the producer's, which would be named as one.
+        # Set up before the producer's, which would report another service name.
         set_up(settings.traces, content=settings.trace_content, service="agentapi-gateway")
         self.orchestrator = Orchestrator(settings)
         self.redis = connect(settings, connections=CONNECTIONS)
@@ -69,10 +70,11 @@ class Gateway:
         self.conversations = Conversations(
             settings, self.redis, archiving.bring_back if archiving else None
         )
-        # With the default `fatal`: a gateway keeps nothing, so a fresh process is the best repair.
+        # With the default `fatal`: a gateway holds no state, so restarting the process is the best
+        # fix.
         self.supervisor = Supervisor()
-        # In place of the producer's own follower: this process may be ended, and started again,
-        # if its events can no longer be read.
+        # Replaces the producer's own follower, because this process may be ended and restarted if
+        # events can no longer be read.
         limit = settings.gateway_stream_buffer
         events = EventFollower(self.orchestrator.store, self.supervisor, min(PAGE, limit))
         self.orchestrator.follower = events
@@ -102,7 +104,7 @@ class Gateway:
         return await self._call(partial(function, self.orchestrator))
 
     def start(self) -> None:
-        """Start the background work: following events, auditing, asking who the workers are."""
+        """Start the background work: following events, auditing, asking for the workers."""
         self.follower.start()
         self.auditor.start()
         self.census.refresh()
@@ -114,22 +116,22 @@ class Gateway:
             self._lag.start()
 
     def stop_streams(self) -> None:
-        """End every wait, and every stream with a place to resume from."""
+        """End all waits, and all streams with a position to resume from."""
         self.stopping = True
         self.follower.stop()
 
     async def aclose(self) -> None:
-        """Close everything: first what reads, last the connections that it uses."""
+        """Close everything: first the readers, last the connections that they use."""
         if self._lag is not None:
             await self._lag.stop()
         if self.metrics is not None:
             await self._call(self.metrics.stop)
-        # It writes through `redis`, which is closed last.
+        # Writes through `redis`, which is closed last.
         await self.auditor.aclose()
         self.follower.stop()
         await self.census.aclose()
         await self.fleet.aclose()
-        # In a thread, before the threads end: it waits for the follower's read to end.
+        # In a thread, before the threads end, because it waits for the follower's read to end.
         await self.call(lambda orchestrator: orchestrator.close())
         self._call.close()
         self.bell.close()

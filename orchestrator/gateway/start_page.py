@@ -1,4 +1,4 @@
-"""The page at `/`: what this server offers, for a person who opens its address in a browser."""
+"""The page at `/`, for people who open the server's address in a browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _HEADERS: Final = {
 
 @router.get("/", response_class=HTMLResponse)
 async def start_page(request: Request) -> HTMLResponse:
-    """A page that says what is here."""
+    """A page that describes this server."""
     served = request.app.state.gateway.settings.gateway_console
     page = _PAGE.format(
         version=escape(version("agentapi")),

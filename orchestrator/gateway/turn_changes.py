@@ -1,4 +1,4 @@
-"""Turns that run again, within their tenant's limits: retries and forks."""
+"""Runs turns again within their tenant's limits: retries and forks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ async def fork_turn(gateway: Gateway, tenant: str | None, request: ForkRequest) 
 
     Args:
         gateway: The process's services.
-        tenant: Whose turn it is. What the gateway's own tenants store is counted.
+        tenant: The turn's tenant. Only what the gateway's tenants store is counted.
         request: The fork.
 
     Raises:
         InvalidInput: A fork cannot begin at that step, or the message is not valid.
         InvalidRequest: The history before the turn is too large to copy.
-        TurnNotForkable: What is needed is not kept.
+        TurnNotForkable: The required data is not stored.
         TurnNotFound: The turn does not exist any more.
         RateLimited: The tenant has too many turns in flight, or too many bytes.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
@@ -66,7 +66,7 @@ async def retry_turn(
 
     Args:
         gateway: The process's services.
-        tenant: Whose turn it is; see `fork_turn`.
+        tenant: The turn's tenant; see `fork_turn`.
         turn_id: The turn.
         conversation_id: Its conversation, by its id in Redis.
 
@@ -80,13 +80,13 @@ async def retry_turn(
     if tenant is None or public_id(tenant, conversation_id) is None:
         await gateway.call(lambda o: o.retry(turn_id))
         return
-    # Its bytes are counted already; it is in flight once more.
+    # Its bytes are already counted, so only count it as in flight again.
     admission = Admission(turn_id=turn_id, conversation_id=conversation_id, bytes=0, turn_bytes=0)
     new = await gateway.ledger.admit(tenant, admission)
     try:
         await gateway.call(lambda o: o.retry(turn_id))
     except AgentAPIError as refusal:
-        # If Redis did not answer, the turn may be in flight: it stays counted.
+        # If Redis did not answer, the turn may be in flight, so it stays counted.
         if new and not isinstance(refusal, ServerUnavailable):
             await gateway.ledger.withdraw(tenant, admission, stored=False)
         raise

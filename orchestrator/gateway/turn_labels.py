@@ -29,17 +29,17 @@ class Labels:
         safety_identifier: The request's `safety_identifier`.
         digest: Digest of the request if it had a key: a repeat must have the same.
         approvals_elsewhere: Whether others than the client decide about calls, so that a response
-            goes on while they wait.
-        opening: Digest of what the request said, if it brought functions: a request that says the
-            same and more may be the turn's continuation.
-        said: How many messages and items that was.
-        streamed: For a request that continues a turn: whether the part before was streamed.
-        stream: For a request that continues a turn: whether it is.
-        at: For a request that continues a turn: when it came, in seconds since 1970.
+            continues while calls wait.
+        opening: Digest of the request's content, if it declared functions. A request that begins
+            with the same content may be the turn's continuation.
+        said: Number of messages and items in that content.
+        streamed: For a request that continues a turn: whether the previous part was streamed.
+        stream: For a request that continues a turn: whether it is streamed.
+        at: For a request that continues a turn: when it arrived, in seconds since 1970.
         decisions: For a request that continues a turn: which calls it approved (true) or rejected,
             by the id of the request for approval.
-        before: For a request that continues a turn: what counted until then and is different now,
-            as JSON (`client_tools`, `options`).
+        before: For a request that continues a turn: the earlier values that it changed, as JSON
+            (`client_tools`, `options`).
     """
 
     background: bool = False
@@ -75,7 +75,7 @@ def labelled(metadata: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
 
 
 def relabelled(stored: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored metadata with other metadata of the caller's; the labels stay.
+    """Replace the caller's part of stored metadata; the labels stay.
 
     Raises:
         InvalidRequest: The caller used the reserved name.
@@ -95,7 +95,7 @@ def labels_of(turn: Turn) -> Labels:
 
 
 def labels_in(turn: Turn, metadata: Mapping[str, Any]) -> Labels:
-    """The labels in metadata of a turn: its own, or those of one of its parts."""
+    """The labels in the metadata of a turn or of one of its parts."""
     stored = metadata.get(RESERVED)
     known = stored if isinstance(stored, Mapping) else {}
     with reading(f"turn {turn.turn_id}", remedy="delete it"):
@@ -108,5 +108,5 @@ def metadata_of(turn: Turn) -> dict[str, Any]:
 
 
 def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's own among stored metadata."""
+    """The caller's own part of stored metadata."""
     return {name: value for name, value in metadata.items() if name != RESERVED}

@@ -1,4 +1,4 @@
-"""Accepting turns: everything that can be refused is refused before anything is stored."""
+"""Accepts turns. All checks are made before anything is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestrator.turn_request import TurnRequest, new_turn
 
 
 class Destination(Protocol):
-    """The conversation in which a turn is to run. It may have to be created first."""
+    """The conversation in which a turn will run. It may have to be created first."""
 
     @property
     def conversation_id(self) -> str:
@@ -32,21 +32,21 @@ class Destination(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What creating it adds to Redis."""
+        """Bytes that creating it adds to Redis."""
         ...
 
     async def make(self, view: TenantView) -> Self:
-        """Create it.
+        """Create the conversation.
 
         Returns:
-            Itself; or another destination, and nothing was created, if it cannot be used any more.
+            Itself; or, if it can no longer be used, another destination that is not created yet.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Existing:
-    """A conversation that exists, or that begins with its first turn."""
+    """A conversation that exists, or that its first turn creates."""
 
     conversation_id: str
     bytes: int = 0
@@ -61,8 +61,8 @@ class Unnamed:
     """A new conversation without a name.
 
     Attributes:
-        before: Messages that it begins with.
-        operation: Names the request: a repeat with the same name adds nothing.
+        before: Its first messages.
+        operation: Identifies the request; a repeat with the same value adds nothing.
         idle_time: Seconds of idleness after which it expires.
     """
 
@@ -74,13 +74,13 @@ class Unnamed:
 
     @property
     def bytes(self) -> int:
-        """What its first messages add to Redis."""
+        """Bytes that its first messages add to Redis."""
         return OVERHEAD + sum(len(dumps(message)) for message in self.before)
 
     async def make(self, view: TenantView) -> Unnamed:
-        """Create it with its first messages; without any, the turn itself creates it.
+        """Create the conversation with its first messages. Without any, the turn itself creates it.
 
-        So its turn must have the same user and idle time.
+        Therefore the turn must have the same user and idle time.
         """
         if not self.before:
             return self
@@ -97,15 +97,15 @@ class Unnamed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewMessage:
-    """A message that is to become a turn.
+    """A message that will become a turn.
 
     Attributes:
         idempotency_key: The caller's name for this turn in its conversation, or a random one.
         digest: Digest of the request if the caller named it; see `digest_of`.
-        on_busy: See `TurnRequest`; None takes the setting.
-        on_abort: See `TurnRequest`; None takes the setting.
+        on_busy: See `TurnRequest`; None for the setting.
+        on_abort: See `TurnRequest`; None for the setting.
         deadline: See `TurnRequest`.
-        options: What the request decides; None for nothing.
+        options: The request's options; None if it has none.
         idle_time: See `TurnRequest`.
         client_tools: See `TurnRequest`.
         prior: See `TurnRequest`.
@@ -132,11 +132,11 @@ class NewMessage:
 
 
 def digest_of(body: BaseModel, key: str | None) -> str | None:
-    """Tells a request from another one with the same key; None without a key."""
+    """A digest that distinguishes requests with the same key; None without a key."""
     if key is None:
         return None
     given = body.model_dump(mode="json")
-    # A gateway of an older release does not know these fields, and may get a request's repeat.
+    # Leave out defaults: a repeat may reach a gateway of an older release, without these fields.
     for added in ("deadline", "context"):
         if given.get(added, 0) is None:
             del given[added]
@@ -156,33 +156,34 @@ async def accept(view: TenantView, message: NewMessage, destination: Destination
         ConversationBusy: The conversation's inbox is full.
         StoreUnavailable: Redis is out of reach; a repeat with the same key is safe.
     """
-    # Refusals that cost nothing come first: nothing is counted or stored for them.
+    # Cheap checks come first: nothing is counted or stored for a refused request.
     await view.gateway.agents.check(message.agent)
     check_addresses(message.attached, view.gateway.settings.gateway_addresses, "input")
     while True:
         request = _request(view, message, destination.conversation_id)
         turn = new_turn(request, view.gateway.agents.definitions, view.gateway.settings)
         admission = _admission(turn, destination)
-        # Counted before it is written: two gateways could otherwise both take the last free place.
+        # Count before writing: otherwise two gateways could both take the last free place.
         new = await view.gateway.ledger.admit(view.tenant, admission)
         try:
             made = await destination.make(view)
             if made is destination:
                 turn_id = await _enqueue(view, turn)
-                # From the stored turn, after the fact: an earlier check could race with another
+                # Check the stored turn afterwards, because an earlier check could race with another
                 # gateway.
                 await _refuse_reused_key(view, message, turn, turn_id)
         except AgentAPIError as refusal:
-            # If Redis did not answer, the turn may have been accepted: it stays counted.
+            # If Redis did not answer, the turn may have been accepted, so it stays counted.
             if new and not isinstance(refusal, ServerUnavailable):
                 await view.gateway.ledger.withdraw(view.tenant, admission)
             raise
         if made is destination:
             if new and turn_id != turn.turn_id:
-                # It was merged into a turn that is counted already.
+                # It was merged into a turn that is already counted.
                 await view.gateway.ledger.withdraw(view.tenant, admission, stored=False)
             return turn_id
-        # Another request has continued that turn meanwhile: count and make the other plan instead.
+        # Another request has continued that turn in the meantime: count and execute the new plan
+        # instead.
         await view.gateway.ledger.withdraw(view.tenant, admission)
         destination = made
 
@@ -195,7 +196,7 @@ async def _enqueue(view: TenantView, turn: NewTurn) -> str:
 async def _refuse_reused_key(
     view: TenantView, message: NewMessage, turn: NewTurn, turn_id: str
 ) -> None:
-    """Check that the turn with the caller's key was made by this very request."""
+    """Check that the turn with the caller's key came from this request."""
     if message.digest is None or turn_id != turn.turn_id:
         return
     known = labels_of(await view.turn(turn_id)).digest

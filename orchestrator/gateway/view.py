@@ -31,18 +31,18 @@ from orchestrator.gateway.view_lists import TenantLists
 
 
 class TenantView(TenantConversations):
-    """Everything a tenant may see and do: conversations, see the base class, and turns."""
+    """Everything that a tenant may see and do: turns here, conversations in the base class."""
 
     @property
     def lists(self) -> TenantLists:
-        """What the tenant may list, change in bulk and follow."""
+        """The tenant's lists, bulk changes and ends."""
         return TenantLists(self.gateway, self.tenant)
 
     def stream_slot(self) -> AbstractContextManager[None]:
-        """One of the tenant's streams and waiting requests, to be held while it is open.
+        """A slot for a stream or a waiting request of the tenant, held while it is open.
 
         Raises:
-            RateLimited: The tenant has as many as it may.
+            RateLimited: All of the tenant's slots are taken.
         """
         return self.gateway.stream_slots.hold(self.tenant)
 
@@ -56,7 +56,7 @@ class TenantView(TenantConversations):
         asked = turn_id_from(turn_id)
         try:
             turn = await self.gateway.call(lambda o: o.store.turn(asked))
-        # One answer for all cases: another one would tell which ids other tenants have.
+        # The same answer in all cases: a different one would reveal which ids other tenants have.
         except (TurnNotFound, InvalidInput):
             turn = None
         if turn is None or not self._owns(turn):
@@ -67,7 +67,7 @@ class TenantView(TenantConversations):
         return turn
 
     def _owns(self, turn: Turn) -> bool:
-        # Python producers may use the tenant's name for conversations that are not the gateway's.
+        # Python producers may use the tenant's name for conversations outside the gateway.
         named = public_id(self.tenant, turn.conversation_id) is not None
         return named and turn.tenant_id == self.tenant
 
@@ -82,7 +82,7 @@ class TenantView(TenantConversations):
         return await self.gateway.call(lambda orchestrator: orchestrator.cancel(turn.turn_id))
 
     async def pending(self, turn_id: str) -> list[PendingCall]:
-        """Calls of a turn of this tenant that wait; see `TurnHandle.pending`.
+        """Waiting calls of a turn of this tenant; see `TurnHandle.pending`.
 
         Raises:
             TurnNotFound: It does not exist, or is another tenant's.
@@ -100,11 +100,11 @@ class TenantView(TenantConversations):
         return await self.gateway.call(lambda orchestrator: orchestrator.store.steps(turn.turn_id))
 
     async def answer(self, turn_id: str, answers: Answers) -> None:
-        """Answer calls of a turn of this tenant together, all or none.
+        """Answer several calls of a turn of this tenant atomically.
 
         Raises:
             TurnNotFound: The turn does not exist, or is another tenant's.
-            CallNotPending: One of the calls does not wait, or has another answer.
+            CallNotPending: One of the calls does not wait for an output, or has another one.
             InvalidInput: An output is too long.
             StoreUnavailable: Redis is out of reach.
         """
@@ -137,7 +137,7 @@ class TenantView(TenantConversations):
         Raises:
             StoreUnavailable: Redis is out of reach. Some of it may be deleted.
         """
-        # It takes a thread for a while: a tenant must not take them all.
+        # It occupies a thread for a while, and one tenant must not occupy all of them.
         async with self.gateway.conversations.slot(self.tenant):
             return await self.gateway.call(
                 lambda orchestrator: orchestrator.forget_user(
@@ -162,7 +162,7 @@ class TenantView(TenantConversations):
     ) -> AsyncGenerator[list[Event] | Closed, None]:
         """The events of a turn of this tenant; see `AsyncFollower.follow`.
 
-        An empty list is a sign of life.
+        An empty list means that nothing happened for a while.
 
         Raises:
             TurnNotFound: The turn was deleted in the meantime.
@@ -178,14 +178,14 @@ class TenantView(TenantConversations):
                 if events:
                     seen = seen if isinstance(events, Closed) else events[-1].number
                     continue
-                # No event for a while: the turn may have ended and its events have expired.
+                # No events for a while: the turn may have ended, and its events may have expired.
                 try:
                     now = await self.turn(turn_id)
                 except StoreUnavailable:
                     continue
                 if now.status.ended and now.last_event <= seen:
                     return
-                # The last events may arrive just after the turn was read: look twice.
+                # The last events may arrive just after the turn was read, so check twice.
                 if ended:
                     raise _events_gone()
                 ended = now.status.ended
@@ -202,9 +202,9 @@ class TenantView(TenantConversations):
 
         Args:
             turn_id: The turn.
-            seconds: The longest wait.
-            enough: Whether a turn that has parked need not be waited for any more.
-            new: Whether this request made the turn, so that it need not be read before.
+            seconds: Maximum seconds to wait.
+            enough: Decides whether the wait for a parked turn can end.
+            new: Whether this request created the turn, so that it need not be read first.
 
         Returns:
             The turn. It may still run when the time is up or the gateway shuts down.
@@ -219,7 +219,7 @@ class TenantView(TenantConversations):
             if turn.status.ended or enough(turn):
                 return turn
             seen = turn.last_event
-        # The tenant's other requests go on while this one waits.
+        # The tenant's other requests continue while this one waits.
         if self.request_slot is not None:
             self.request_slot.release()
         with suppress(TimeoutError):
@@ -230,7 +230,7 @@ class TenantView(TenantConversations):
     async def _wait(self, turn_id: str, seen: int, enough: Callable[[Turn], bool]) -> Turn:
         while True:
             stopped = False
-            # Only what is to come matters here, so the turn's past need not be read.
+            # Only future events matter here, so the turn's past need not be read.
             async with aclosing(self.follow(turn_id, seen, fresh=True)) as events:
                 async for found in events:
                     stopped = isinstance(found, Closed)

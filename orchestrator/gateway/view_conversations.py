@@ -127,7 +127,7 @@ class TenantConversations:
         return ItemReader(self.history_of(internal), internal, self.gateway.positions)
 
     async def head(self, conversation_id: str) -> str | None:
-        """The turn of a conversation that has not ended and is the next to; None if there is none.
+        """The first turn of a conversation that has not ended; None if there is none.
 
         Raises:
             NotFound: The id is not valid.
@@ -147,14 +147,14 @@ class TenantConversations:
 
         Raises:
             NotFound: It does not exist, or is another tenant's, and `make` is false.
-            RateLimited: The tenant has no room left.
+            RateLimited: The tenant has reached its limit of bytes.
             StoreUnavailable: Redis is out of reach.
         """
         ledger = self.gateway.ledger
         internal = self.internal(conversation_id) if make else self.existing(conversation_id)
         size = OVERHEAD * make + sum(len(dumps(message)) for message in messages)
-        # Counted before it is written; only a certain refusal takes it back. If Redis did not
-        # answer, the messages may be stored, and the audit corrects the count.
+        # Count before writing, and subtract only after a definite refusal. If Redis did not answer,
+        # the messages may be stored; the audit corrects the count.
         await ledger.charge(self.tenant, internal, size)
         try:
             return await self.open(
@@ -185,7 +185,7 @@ class TenantConversations:
         return removed
 
     async def seeds(self, turn: Turn) -> Sequence[Message]:
-        """The messages that a turn's request put into the history before the turn's own."""
+        """The messages that a turn's request added to the history before the turn's own."""
         seeded = labels_of(turn).seeded
         if not seeded:
             return ()

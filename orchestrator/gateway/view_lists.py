@@ -1,4 +1,4 @@
-"""A tenant's view of lists, bulk changes and ends: other tenants' entries do not exist for it."""
+"""A tenant's view of lists, bulk changes and ends, without the entries of other tenants."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 Change: TypeAlias = Callable[[TurnSummary], Awaitable[None]]
 
 MAX_READS: Final = 20
-"""Maximum pages of all tenants' ends that one request reads, however few ends belong to the
+"""Maximum pages of all tenants' ends that one request reads, even if few of the ends belong to the
 tenant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Changed:
-    """What a bulk change has done.
+    """The result of a bulk change.
 
     Attributes:
-        turn_ids: Turns that were changed; after a dry run those that would be.
-        refused: Turns that could not be, each with the reason.
+        turn_ids: Turns that were changed; after a dry run, those that would have been.
+        refused: Turns that could not be changed, each with its reason.
         more: Whether more turns may match.
     """
 
@@ -64,7 +64,7 @@ class AskedCall:
 
 
 class TenantLists:
-    """What a tenant may list, change in bulk and follow."""
+    """The lists, bulk changes and ends that a tenant may use."""
 
     def __init__(self, gateway: Gateway, tenant: str) -> None:
         self._gateway = gateway
@@ -73,7 +73,7 @@ class TenantLists:
     async def turns(
         self, query: TurnQuery, limit: int, cursor: str | None = None
     ) -> Paged[TurnSummary]:
-        """A page of the tenant's turns. Conversations have their internal ids in it.
+        """A page of the tenant's turns, with the internal ids of conversations.
 
         Raises:
             InvalidInput: The cursor is not valid.
@@ -87,15 +87,15 @@ class TenantLists:
     async def conversations(
         self, query: ConversationQuery, limit: int, cursor: str | None
     ) -> Paged[ConversationSummary]:
-        """A page of the tenant's conversations; raises like `turns`."""
+        """A page of the tenant's conversations. Raises the same errors as `turns`."""
         own = replace(query, tenant_id=self._tenant)
         page = await self._gateway.call(lambda o: o.store.lists.conversations(own, limit, cursor))
         mine = [each for each in page.items if self._named(each.conversation_id)]
         return Paged(items=mine, cursor=page.cursor)
 
     async def approvals(self, query: TurnQuery, limit: int, cursor: str | None) -> Paged[AskedCall]:
-        """Tool calls of the tenant's turns that wait, those of delegated turns too; raises like
-        `turns`."""
+        """Waiting tool calls of the tenant's turns, including those of delegated turns. Raises the
+        same errors as `turns`."""
         own = self._own(query)
         page = await self._gateway.call(lambda o: o.store.lists.approvals(own, limit, cursor))
         found = []
@@ -162,7 +162,7 @@ class TenantLists:
                 if change is not None:
                     await change(turn)
             except RateLimited as error:
-                # The tenant's limit: the next turn would meet it too.
+                # This is the tenant's limit, which the next turn would also exceed.
                 refused[turn.turn_id] = error
                 break
             except REFUSALS as error:
@@ -176,13 +176,13 @@ class TenantLists:
     async def ends(
         self, after: str | float | None, query: TurnQuery, limit: int, seconds: float
     ) -> Ends:
-        """Ends of the tenant's turns behind a position; waits for the first of them.
+        """Ends of the tenant's turns after a position. Waits for the first one.
 
         Args:
             after: See `ListStore.ends`.
-            query: Agent, user, conversation and statuses that are wanted.
-            limit: The most ends.
-            seconds: The longest wait.
+            query: The wanted agent, user, conversation and statuses.
+            limit: Maximum number of ends.
+            seconds: Maximum seconds to wait.
 
         Raises:
             InvalidInput: The position is not valid.
@@ -223,11 +223,11 @@ class TenantLists:
         )
 
     def _own(self, query: TurnQuery) -> TurnQuery:
-        """The query for the tenant's own turns; conversations have their public ids in it."""
+        """The query for the tenant's own turns, with the public ids of conversations."""
         name = query.conversation_id
         conversation = None if name is None else internal_id(self._tenant, name)
         return replace(query, tenant_id=self._tenant, conversation_id=conversation)
 
     def _named(self, conversation_id: str) -> bool:
-        # Python producers may use the tenant's name for conversations that are not the gateway's.
+        # Python producers may use the tenant's name for conversations outside the gateway.
         return public_id(self._tenant, conversation_id) is not None

@@ -1,4 +1,4 @@
-"""Tells the outside whether workers take turns: a file for probes, and systemd's own protocol."""
+"""Announces whether workers take turns: by a file for probes, and by systemd's protocol."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ Ready: TypeAlias = Callable[[], tuple[int, int, bool]]
 
 
 class Announcer:
-    """Touches a file while at least one process takes turns, and answers systemd."""
+    """Touches a file while at least one process takes turns, and notifies systemd."""
 
     def __init__(self, file: Path | None, env: Mapping[str, str]) -> None:
-        """Check that the file can be written; it is left absent.
+        """Check that the file can be written, and remove it.
 
         Args:
             file: The file; None for no file.
-            env: Variables; systemd's `NOTIFY_SOCKET` is among them in a unit of ``Type=notify``.
+            env: Environment variables. In a unit of ``Type=notify`` they include systemd's
+                `NOTIFY_SOCKET`.
 
         Raises:
             ConfigurationError: The file cannot be written.
@@ -52,14 +53,14 @@ class Announcer:
                 ) from error
 
     async def run(self, ready: Ready) -> None:
-        """Announce until it is cancelled; then the file is gone."""
+        """Announce until cancelled, then remove the file."""
         try:
             while True:
                 try:
                     self._announce(*ready())
                     self._failed = False
                 except Exception as error:
-                    # The workers run on without it. Once, or the log would be full of it.
+                    # The workers continue without it. Log it only once, or it would fill the log.
                     if not self._failed:
                         why = error.strerror if isinstance(error, OSError) else named(error)
                         log.error(line("fleet.not_announced", error=why))
@@ -76,7 +77,7 @@ class Announcer:
             else:
                 self._file.unlink(missing_ok=True)
         status = f"STATUS={taking} of {places} processes take turns"
-        # Started only when all are. Later, one that is being restarted changes nothing.
+        # The unit has started once all processes have. Later restarts of one do not matter.
         self._started = self._started or taking == places
         state = "RELOADING=1" if rolling else "READY=1"
         said = f"{state}\n{status}" if self._started else status
@@ -97,5 +98,5 @@ class Announcer:
 
 
 def without_notify(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables for the worker processes, which do not speak for the unit."""
+    """Environment for the worker processes, which must not notify systemd for the unit."""
     return {name: value for name, value in env.items() if name != "NOTIFY_SOCKET"}

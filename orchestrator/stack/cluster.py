@@ -25,13 +25,13 @@ _PATIENCE: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What the cluster says of one of its nodes.
+    """A node as the cluster reports it.
 
     Attributes:
         id: Its name in the cluster.
         port: Where it listens.
         primary: The id of its primary; None if it is one itself.
-        slots: The slots that it serves: the first and the last of each span.
+        slots: The slots that it serves, as pairs of first and last slot.
     """
 
     id: str
@@ -45,13 +45,13 @@ class Node:
 
 
 class Cluster:
-    """Primaries that share all slots, each with its replicas.
+    """Primaries that share all slots, each with replicas.
 
     Attributes:
         host: The address of all nodes.
-        password: Of all nodes, if they ask for one.
+        password: Password of all nodes, if they need one.
         ports: Ports of all nodes, primaries first.
-        url: For `AGENTAPI_REDIS_URL`.
+        url: The value for `AGENTAPI_REDIS_URL`.
     """
 
     host: str = "127.0.0.1"
@@ -66,16 +66,16 @@ class Cluster:
         fsync: Fsync = "everysec",
         node_timeout: float = 15.0,
     ) -> None:
-        """Start it. Returns when all slots are served and all replicas are in step.
+        """Start the cluster. Returns when all slots are served and all replicas are in sync.
 
         Args:
-            folder: For data and logs; each node has its own folder in it.
+            folder: Folder for data and logs, with a subfolder for each node.
             primaries: Number of primaries.
             replicas: Number of replicas of each primary.
-            fsync: When nodes write their files to the disk.
-            node_timeout: Seconds after which nodes fail over from a silent one by themselves, as
-                `lose` waits for. The default is so long that a busy machine never does;
-                `fail_over` does not wait for it.
+            fsync: When nodes write their files to disk.
+            node_timeout: Seconds after which the cluster fails over from a silent node by itself,
+                which `lose` waits for. The default is so long that this never happens on a busy
+                machine; `fail_over` does not wait for it.
 
         Raises:
             ConfigurationError: It cannot be started. The message says why.
@@ -98,17 +98,17 @@ class Cluster:
         self.url = ";".join(f"redis+cluster://{self.host}:{port}" for port in self.ports)
 
     def start(self, port: int) -> None:
-        """Start a node that does not run, with the data that it had."""
+        """Start a stopped node with its earlier data."""
         folder = self._folder / f"node-{port}"
         self._nodes[port] = self.run(folder, port, self._options(port))
 
     def run(self, folder: Path, port: int, options: Mapping[str, str]) -> Child:
-        """Run the server of a node; returns when it answers.
+        """Start the server of a node; returns when it answers.
 
         Args:
-            folder: For its data and log.
+            folder: Folder for its data and log.
             port: Where it listens.
-            options: What makes it a node of this cluster.
+            options: Server options that make it a node of this cluster.
         """
         child, _ = start_valkey(folder, port, fsync=self._fsync, options=options)
         return child
@@ -118,7 +118,7 @@ class Cluster:
             "cluster-enabled": "yes",
             "cluster-port": str(self._bus[port]),
             "cluster-node-timeout": f"{self._timeout * 1000:.0f}",
-            # A shard that is away must not stop the others.
+            # A missing shard must not stop the others.
             "cluster-require-full-coverage": "no",
             "cluster-replica-validity-factor": "0",
             "repl-diskless-sync-delay": "0",
@@ -143,7 +143,7 @@ class Cluster:
         return self._nodes[port]
 
     def nodes(self) -> list[Node]:
-        """All nodes, as one that lives sees them."""
+        """All nodes, as reported by one that runs."""
         for port, child in self._nodes.items():
             if child.exit_code is None:
                 with self.connected(port) as node:
@@ -159,15 +159,15 @@ class Cluster:
         return next(node for node in self.nodes() if node.serves(slot))
 
     def lose(self, primary: Node) -> Node:
-        """Kill a primary with SIGKILL, and wait until the cluster has promoted its replica by
-        itself, about a second after the node timeout. Returns the promoted one; `start` brings the
-        killed one back as its replica."""
+        """Kill a primary with SIGKILL, and wait until the cluster promotes its replica by itself,
+        about a second after the node timeout. Returns the promoted node; `start` restarts the
+        killed node as its replica."""
         self.process(primary.port).kill()
         return self.successor(primary)
 
     def successor(self, primary: Node) -> Node:
-        """Wait until the cluster has promoted the replica of a primary that does not answer, and
-        return that."""
+        """Wait until the cluster promotes the replica of a primary that does not answer; returns
+        the promoted node."""
         slot = primary.slots[0][0]
 
         def promoted() -> bool:
@@ -184,15 +184,14 @@ class Cluster:
         )
 
     def _answering(self, without: int) -> Iterator[int]:
-        """Ports of the nodes that run, without one."""
+        """Ports of the running nodes except one."""
         for port, child in self._nodes.items():
             if port != without and child.exit_code is None:
                 yield port
 
     def fail_over(self, primary: Node) -> Node:
-        """Kill a primary with SIGKILL and order its replica to take over, without waiting for the
-        node timeout. Returns the promoted one; `start` brings the killed one back as its
-        replica."""
+        """Kill a primary with SIGKILL and tell its replica to take over, without waiting for the
+        node timeout. Returns the promoted node; `start` restarts the killed node as its replica."""
         replica = next(node for node in self.nodes() if node.primary == primary.id)
         self.process(primary.port).kill()
         with self.connected(replica.port) as client:
@@ -203,7 +202,7 @@ class Cluster:
                 try:
                     client.execute_command("CLUSTER FAILOVER", "FORCE")
                 except redis.ResponseError as refusal:
-                    # It has been promoted meanwhile.
+                    # It was promoted in the meantime.
                     if "replica" not in str(refusal):
                         raise
                 return False
@@ -233,13 +232,13 @@ class Cluster:
                     *("KEYS", *keys),
                 )
                 moved += len(keys)
-            # The new owner first: the slot must never be nobody's.
+            # Tell the new owner first, so that the slot always has an owner.
             new.execute_command("CLUSTER SETSLOT", slot, "NODE", to.id)
             old.execute_command("CLUSTER SETSLOT", slot, "NODE", to.id)
         return moved
 
     def in_step(self) -> bool:
-        """Whether all replicas follow their primaries."""
+        """Whether all replicas are in sync with their primaries."""
         for node in self.nodes():
             if node.primary is not None and self.process(node.port).exit_code is None:
                 with self.connected(node.port) as client:
@@ -262,7 +261,7 @@ class Cluster:
             with self.connected(port) as node:
                 first, after = (SLOTS * n // len(primaries) for n in (number, number + 1))
                 node.execute_command("CLUSTER ADDSLOTSRANGE", first, after - 1)
-                # Two primaries with the same epoch would have to find that out first.
+                # Distinct epochs avoid a conflict that the primaries would have to resolve first.
                 node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for port in self.ports:
             with self.connected(port) as node:
@@ -292,7 +291,7 @@ class Cluster:
         )
 
     def _agree_on(self, primary: str) -> bool:
-        """Whether all that live take a node for a primary with slots."""
+        """Whether all running nodes see a node as a primary with slots."""
         return all(
             any(node.id == primary and node.slots for node in self._seen(port))
             for port, child in self._nodes.items()

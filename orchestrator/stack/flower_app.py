@@ -1,6 +1,6 @@
-"""The app that ``celery flower`` loads. A producer's app is enough for watching.
+"""The app that ``celery flower`` loads. To watch workers, a producer's app is enough.
 
-It sets defaults of Flower's options that suit turns. Variables ``FLOWER_...`` override them, a
+It sets defaults for Flower's options that suit turns. Variables ``FLOWER_...`` override them, a
 file given with ``--conf`` overrides those, and the command line overrides all.
 """
 
@@ -19,14 +19,15 @@ from orchestrator.broker import producer_app
 
 
 def format_task(task: Any) -> Any:
-    """Show the conversation as the task's arguments; name and id are those of agent and turn."""
+    """Show the agent as the task's name, the turn's id as its id, and the conversation as its
+    arguments."""
     with contextlib.suppress(ValueError, SyntaxError, TypeError):
         task.args, _, _ = ast.literal_eval(task.args)
     return task
 
 
 DEFAULTS: Final[dict[str, Any]] = {
-    # Without basic_auth, Flower shows its pages to everyone who can reach it.
+    # Without basic_auth, Flower shows its pages to anyone who can reach it.
     "address": "127.0.0.1",
     "tasks_columns": "name,state,args,result,received,runtime,uuid,worker",
     "format_task": format_task,
@@ -37,7 +38,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 def flower_app(settings: Settings) -> Celery:
     """Create the app. Flower's Broker page needs kombu's own transport, and the queues."""
     app = producer_app(settings)
-    # Flower derives the kind of broker from the transport's name.
+    # Flower derives the type of broker from the transport's name.
     app.conf.broker_transport = None
     app.conf.task_queues = turn_queues(settings)
     return app

@@ -12,18 +12,18 @@ from orchestrator.stack.restarts import SETTLED_AFTER, RestartDelay
 from orchestrator.stack.stack import Stack
 
 MAX_EARLY_ENDS: Final = 5
-"""Consecutive workers that may end early before the supervisor gives up."""
+"""Number of consecutive workers that may end early before the keeper gives up."""
 
 
 class WorkerKeeper:
-    """Starts a worker in the place of each one that ends, like `agentapi worker --processes`."""
+    """Replaces each worker that ends, like `agentapi worker --processes`."""
 
     def __init__(self, stack: Stack, tell: Callable[[str], object]) -> None:
-        """Keep the workers of a stack that is running.
+        """Keep the workers of a running stack alive.
 
         Args:
             stack: The stack.
-            tell: Called with one line for each worker that ends, and for each that is started.
+            tell: Called with one line for each worker that ends or is started.
         """
         self._stack = stack
         self._tell = tell
@@ -31,7 +31,7 @@ class WorkerKeeper:
         self._due: list[tuple[float, Child]] = []
 
     def look(self) -> None:
-        """Start what is due, and check what runs. Does not wait.
+        """Start the workers that are due, and check the running processes. Does not wait.
 
         Raises:
             ConfigurationError: A process ended that is not a worker, or too many workers have ended

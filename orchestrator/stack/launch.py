@@ -15,11 +15,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask the kernel for the signal, then replace this process by the program."""
+    """Ask the kernel for the signal, then replace this process with the program."""
     if sys.platform == "linux":
         # SIGTERM, so that workers still hand their turns back.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    # A parent that died before the call above sends no signal any more.
+    # If the parent died before the call above, the kernel sends no signal.
     if os.getppid() != int(sys.argv[1]):
         sys.exit(f"{sys.argv[2]} was not started: its parent process has ended")
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606

@@ -22,19 +22,19 @@ LAUNCH = Path(__file__).with_name("launch.py")
 _FIRST_PORT: Final = 20_000
 _CONNECTIONS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST_OF_CONNECTIONS: Final = 32_768
-"""Where Linux's range begins by default; other systems begin higher."""
+"""Start of Linux's default range of ephemeral ports; other systems start higher."""
 
 
 def free_port(count: int = 1) -> int:
-    """A port on the loopback interface that is free now.
+    """Find a port on the loopback interface that is free now.
 
-    It is below the ports that the system gives to outgoing connections. Otherwise a connection
+    It is below the ports that the system uses for outgoing connections. Otherwise a connection
     could take it before its server starts, or while the server restarts.
 
     Args:
         count: How many ports in a row must be free, at least 1; the result is the first.
     """
-    # Not the shared generator: tests seed it, and processes would agree on their choices.
+    # Not the shared generator: tests seed it, so all processes would choose the same ports.
     choose = random.SystemRandom().randrange
     while True:
         first = choose(_FIRST_PORT, _first_of_connections() - count + 1)
@@ -77,14 +77,14 @@ class Child:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
             name: Shown to people.
             command: Program and arguments.
-            log: File for its output; overwritten.
+            log: File for its output; it is overwritten.
             env: Variables in addition to this process's own.
-            cwd: Folder to run in; this process's folder when not given.
+            cwd: Working directory; this process's own when not given.
         """
         self.name = name
         self.log = log
@@ -114,7 +114,7 @@ class Child:
 
     @property
     def ending(self) -> str:
-        """How it has ended, such as "was killed by SIGKILL"; empty while it runs."""
+        """How it ended, such as "was killed by SIGKILL"; empty while it runs."""
         code = self.exit_code
         if code is None:
             return ""
@@ -165,6 +165,6 @@ def stop_all(children: Sequence[Child], timeout: float = 30.0) -> None:
     """Stop several children together: all get SIGTERM before the first is waited for."""
     for child in children:
         child.signal(signal.SIGTERM)
-    # One signal each: a second one would make a worker hand its turns back immediately.
+    # Send each only one signal: a second would make a worker hand its turns back immediately.
     for child in children:
         child.finish(timeout)

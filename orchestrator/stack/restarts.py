@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 FIRST_DELAY: Final = 1.0
-"""Seconds before a process that ended is restarted. It doubles each time one ends early."""
+"""Seconds before a process that ended is restarted. They double each time one ends early."""
 
 MAX_DELAY: Final = 30.0
 
@@ -17,7 +17,7 @@ class RestartDelay:
     """The delay before the next start, which grows while processes end early.
 
     Attributes:
-        early: How many have ended early, one after the other.
+        early: How many processes in a row have ended early.
     """
 
     def __init__(self) -> None:
@@ -26,5 +26,5 @@ class RestartDelay:
     def after(self, lived: float) -> float:
         """Seconds to wait after a process that ended `lived` seconds after its start."""
         self.early = self.early + 1 if lived < SETTLED_AFTER else 1
-        # The exponent is bounded too: a process may end early for days.
+        # The exponent is bounded too, because processes may end early for days.
         return min(FIRST_DELAY * 2.0 ** min(self.early - 1, 16), MAX_DELAY)

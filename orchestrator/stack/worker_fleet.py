@@ -1,4 +1,4 @@
-"""Several worker processes under one command: kept running, replaced one by one, ended in order."""
+"""Several worker processes under one command: restarted, replaced one by one, and ended."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Changes: TypeAlias = Callable[[], AsyncIterator[str]]
 
 
 class WorkerFleet:
-    """Runs one process for each command until a signal asks all of them to end.
+    """Runs one process for each command until a signal ends all of them.
 
     - A process that ends by itself is started again, after a delay that grows while it keeps
       ending early.
     - A process that fails on its first start ends the fleet: its settings are wrong, and another
       try would not help.
-    - SIGINT, SIGTERM and SIGQUIT are passed on as they are, each time, so that a second one has
+    - SIGINT, SIGTERM and SIGQUIT are passed on unchanged each time, so that a second one keeps
       Celery's meaning: hand the turns back immediately.
     - SIGHUP replaces the processes one by one. Each replacement takes turns before the process
       that it replaces is stopped. If one does not start, the remaining processes are left as they
@@ -60,9 +60,9 @@ class WorkerFleet:
             env: The whole environment of the processes.
             kill_after: Seconds after the first signal at which a process that has not ended is
                 killed.
-            changes: Restart all processes each time this yields. A process that fails is then
-                left until the next change.
-            own: Further variables of single processes, by their names.
+            changes: Restart all processes each time this yields. A process that fails is then not
+                restarted until the next change.
+            own: Further variables of single processes, by process name.
             others: Name and command of each process's replacement, by its own name; the same as
                 its own when not given.
             announcer: Is told how many processes take turns.
@@ -77,7 +77,7 @@ class WorkerFleet:
         self._announcer = announcer
         self._last_signal: signal.Signals | None = None
         self._exit_code = 0
-        # Replaced at each change, so that everyone who waits for the next change gets it once.
+        # Replaced at each change, so that everyone who waits for the next change sees it once.
         self._changed = asyncio.Event()
         self._roll_wanted = asyncio.Event()
         self._rolling = False
@@ -89,7 +89,7 @@ class WorkerFleet:
         loop = asyncio.get_running_loop()
         for number in _STOPS:
             loop.add_signal_handler(number, self.pass_on, number)
-        # Under nohup it is ignored, and stays so.
+        # Under nohup the signal is ignored, and must stay ignored.
         hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         if hangs_up:
             loop.add_signal_handler(signal.SIGHUP, self.hang_up)
@@ -102,7 +102,7 @@ class WorkerFleet:
             async with asyncio.TaskGroup() as places:
                 for place in self._places:
                     places.create_task(self._keep(place))
-            # Replacements that nobody waits for any more.
+            # Replacements that are no longer needed.
             for process in self._running():
                 await process.ended()
         finally:
@@ -115,7 +115,8 @@ class WorkerFleet:
         return self._exit_code
 
     def ready(self) -> tuple[int, int, bool]:
-        """How many places have a process that takes turns, of how many, and whether it rolls."""
+        """How many places have a process that takes turns, out of how many, and whether they are
+        being replaced."""
         taken = sum(any(each.takes_turns for each in place.processes) for place in self._places)
         return taken, len(self._places), self._rolling
 
@@ -126,7 +127,8 @@ class WorkerFleet:
         elif self._changes is not None:
             self._restart_all("SIGHUP")
         elif not self._stopping.is_set():
-            # During a roll: another one follows, since some processes were replaced too early.
+            # During a roll, another roll follows, because some processes may already have been
+            # replaced.
             self._roll_wanted.set()
 
     def pass_on(self, number: signal.Signals) -> None:
@@ -135,12 +137,12 @@ class WorkerFleet:
         if first:
             processes = len(self._running())
             log.info(line("fleet.stopping", signal=number.name, processes=processes))
-            # Once, at the first signal: further ones must not extend the time.
+            # Only at the first signal: further ones must not extend the time.
             asyncio.get_running_loop().call_later(self._kill_after, self._kill)
         self._last_signal = number
         self._stopping.set()
         for process in self._running():
-            # One that a roll has asked to end would take this for a second signal.
+            # A process that a roll has asked to end would treat this as a second signal.
             if not (first and process.asked is number):
                 process.send(number)
 
@@ -156,10 +158,10 @@ class WorkerFleet:
         """Keep one process running until the fleet stops."""
         delay, first = RestartDelay(), True
         while not self._stopping.is_set():
-            # Taken before the start, so that a change during the run is seen after it.
+            # Read before the start, so that a change during the run is noticed after it.
             changed = self._changed
             process = await place.serve()
-            # A signal that came while the process was being started did not reach it.
+            # A signal that arrived while the process was starting did not reach it.
             if self._last_signal is not None and process.asked is None:
                 process.send(self._last_signal)
             code = await process.ended()
@@ -178,7 +180,7 @@ class WorkerFleet:
                 continue
             # Only an exit code above 0: a process killed by a signal says nothing about its
             # settings.
-            # On a busy machine a process may take long to find out that they are wrong.
+            # On a busy machine a process may take long to detect that they are wrong.
             if code > 0 and first and not (process.was_ready and lived >= SETTLED_AFTER):
                 log.error(line("fleet.failed", worker=place.name, exit_code=code))
                 self._exit_code = self._exit_code or code
@@ -189,7 +191,7 @@ class WorkerFleet:
             await self._first_of(asyncio.sleep(rest), changed.wait())
 
     async def _first_of(self, *waits: Coroutine[Any, Any, object]) -> None:
-        """Wait for the first of these, or for the fleet to stop."""
+        """Wait until the first of these is done, or the fleet stops."""
         tasks = [asyncio.create_task(wait) for wait in (*waits, self._stopping.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +200,7 @@ class WorkerFleet:
                 task.cancel()
 
     async def _roll(self) -> None:
-        """Replace all processes, one by one, each time that it is asked for."""
+        """Replace all processes one by one, each time a roll is requested."""
         while True:
             await self._roll_wanted.wait()
             self._roll_wanted.clear()
@@ -206,7 +208,7 @@ class WorkerFleet:
             try:
                 await self._replace_all()
             except Exception:
-                # The processes run on, and the next SIGHUP tries again.
+                # The processes continue, and the next SIGHUP tries again.
                 log.exception(line("fleet.roll_failed"))
             finally:
                 self._rolling = False
@@ -235,7 +237,7 @@ class WorkerFleet:
             await self._give_up(place, new)
             return False
         old = place.serving
-        # None, or the replacement itself, if the old one has died in the meantime.
+        # None, or the replacement itself, if the old process has died in the meantime.
         if old is not None and old is not new:
             await self._end(old)
             log.info(line("fleet.replaced", worker=old.name, by=new.name))
@@ -247,7 +249,8 @@ class WorkerFleet:
             why = {"not_ready_after": READY_WITHIN}
         log.error(line("fleet.replacement_failed", worker=place.name, by=new.name, **why))
         await self._end(new)
-        # Else it serves already, since the old one has died; then it is started again there.
+        # Otherwise the old process has died and the replacement already serves, so `_keep` restarts
+        # it.
         if place.next is new:
             place.next = None
 
@@ -268,7 +271,7 @@ class WorkerFleet:
         # Wake those who wait for this change, then make a new event for the next one.
         self._changed.set()
         self._changed = asyncio.Event()
-        # The turns go on after the restart; nobody wants to wait for them here.
+        # The turns continue after the restart, so do not wait for them.
         for process in self._running():
             process.send(signal.SIGQUIT)
 

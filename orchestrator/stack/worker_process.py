@@ -1,4 +1,4 @@
-"""One run of a worker process, which says when it takes turns."""
+"""One run of a worker process, which reports when it is ready."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WorkerProcess:
     Attributes:
         name: Its name among the workers.
         started: When it was started, by the monotonic clock.
-        asked: The last signal that it was sent.
+        asked: The last signal that was sent to it.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, pipe: int) -> None:
@@ -42,14 +42,14 @@ class WorkerProcess:
             name: Its name among the workers.
             command: Program and arguments.
             env: Its whole environment.
-            replaces: Whether it replaces a process that still runs.
+            replaces: Whether it replaces a process that is still running.
         """
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         own = {READY_FD: str(writer), **({REPLACES: "1"} if replaces else {})}
         try:
             process = await asyncio.create_subprocess_exec(
-                # On Linux it gets SIGTERM if this process dies without a chance to send one.
+                # On Linux the kernel sends it SIGTERM if this process dies without sending one.
                 *(sys.executable, str(LAUNCH), str(os.getpid()), *command),
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**env, **own},
@@ -66,12 +66,12 @@ class WorkerProcess:
 
     @property
     def takes_turns(self) -> bool:
-        """Whether it has said that it is ready, and was not asked to end."""
+        """Whether it has reported that it is ready and was not asked to end."""
         return self._ready.is_set() and self.asked is None and self.exit_code is None
 
     @property
     def was_ready(self) -> bool:
-        """Whether it has ever said that it is ready."""
+        """Whether it has ever reported that it is ready."""
         return self._ready.is_set()
 
     @property
@@ -96,20 +96,20 @@ class WorkerProcess:
         return code
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs."""
+        """Send it a signal if it is still running."""
         self.asked = number
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Send it SIGKILL, if it still runs."""
+        """Send it SIGKILL if it is still running."""
         with suppress(ProcessLookupError):
             self._process.kill()
 
     def _read(self) -> None:
         if self._pipe is not None and os.read(self._pipe, 64):
             self._ready.set()
-        # At its end too: a pipe without writers would wake the loop again and again.
+        # Also at its end, because a pipe without writers would keep waking the loop.
         self._close()
 
     def _close(self) -> None:

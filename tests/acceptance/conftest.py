@@ -1,4 +1,4 @@
-"""What the tests share that have a stack for the whole module."""
+"""Fixtures for tests with one stack for the whole module."""
 
 from __future__ import annotations
 

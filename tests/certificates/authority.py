@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own."""
+"""A certificate authority for tests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def sign(self, name: str, *, hosts: tuple[str, ...] = (), expired: bool = False) -> Identity:
-        """A certificate for a server at these hosts, or for a client."""
+        """Issue a certificate for a server at these hosts, or for a client."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         until = datetime.now(UTC) + (-_DAY if expired else _DAY)

@@ -1,4 +1,4 @@
-"""Ends TLS in front of a server that has none."""
+"""Terminates TLS for a server without TLS."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tests.certificates.authority import Identity
 
 
 class TlsProxy:
-    """A port on the loopback interface that speaks TLS, and passes all on to another port.
+    """A TLS port on the loopback interface that forwards everything to another port.
 
     Attributes:
         port: Where it listens.
     """
 
     def __init__(self, target: int, server: Identity, clients: Path | None = None) -> None:
-        """Start with ``with``.
+        """Create the proxy; ``with`` starts it.
 
         Args:
             target: The port of the server.
-            server: What it shows to clients.
-            clients: The CA of clients, which then must have a certificate.
+            server: The certificate that it presents to clients.
+            clients: The CA of client certificates, which are then required.
         """
         self._target = target
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -34,7 +34,7 @@ class TlsProxy:
             self._context.verify_mode = ssl.CERT_REQUIRED
             self._context.load_verify_locations(clients)
         self._loop = asyncio.new_event_loop()
-        # A handshake that fails is what some tests want.
+        # Some tests expect the handshake to fail.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._thread = threading.Thread(target=self._loop.run_forever, name="tls-proxy")
         self._passing: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
-"""Agents whose model and tools write each execution into a ledger, as it begins.
+"""Agents whose model and tools record the beginning of each execution in a ledger.
 
-The ledger is one file; a line is one write to a descriptor opened for appending, so that lines
-of several processes do not mix, and a killed process leaves whole lines.
+The ledger is one file. Each line is one write to a descriptor opened for appending, so lines of
+several processes do not mix, and a killed process leaves only complete lines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LEDGER = os.open(os.environ["CHAOS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_C
 
 
 def note(**fields: Any) -> None:
-    # Monotonic time is the machine's, the same for all its processes.
+    # Monotonic time is the same for all processes of a machine.
     about = {**fields, "pid": os.getpid(), "at": time.monotonic()}
     os.write(_LEDGER, json.dumps(about).encode() + b"\n")
 
@@ -44,7 +44,7 @@ WRITES = ("record", "commit", "park", "release")
 
 
 def note_accepted_writes() -> None:
-    """Have each write of a turn that Redis took noted with the claim that it was made under."""
+    """Record each write of a turn that Redis accepted, with the claim under which it was made."""
 
     def noting(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(write)
@@ -67,9 +67,9 @@ note_accepted_writes()
 
 
 def step_into_traps() -> None:
-    """Block the event loop if a trap for the next tool was laid, as a tool with a fault would.
+    """Block the event loop like a faulty tool, if there is a trap for the next tool.
 
-    The trap is a file that says for how many seconds. Whoever removes it steps into it.
+    The trap is a file with the number of seconds. The process that removes it blocks.
     """
     if _TRAPS is None:
         return
@@ -80,7 +80,7 @@ def step_into_traps() -> None:
 
 
 class LedgerProvider(OfflineProvider):
-    """Answers like the offline provider, and notes which step of which turn it was asked for."""
+    """Answers like the offline provider, and records which step of which turn was requested."""
 
     name = "chaos"
 
@@ -100,7 +100,7 @@ register_provider("chaos", LedgerProvider)
 
 @tool(idempotent=True)
 async def work(seconds: float, context: ToolContext) -> str:
-    """Take a while; may be repeated."""
+    """Take a while. May be repeated."""
     note(kind="work", turn=context.turn_id, step=1, attempt=context.attempt)
     step_into_traps()
     await asyncio.sleep(seconds)
@@ -109,7 +109,7 @@ async def work(seconds: float, context: ToolContext) -> str:
 
 @tool
 async def charge(seconds: float, context: ToolContext) -> str:
-    """Take a while; must not be repeated."""
+    """Take a while. Must not be repeated."""
     note(kind="charge", turn=context.turn_id, step=1, attempt=context.attempt)
     step_into_traps()
     await asyncio.sleep(seconds)
@@ -147,7 +147,8 @@ HANGS_FOR = 5.0
 
 
 class AwayProvider(LedgerProvider):
-    """The same, but away while a file exists. The file says how: ``refused`` or ``hangs``."""
+    """The same, but unavailable while a file exists. The file says how: ``refused`` or
+    ``hangs``."""
 
     name = "away"
 

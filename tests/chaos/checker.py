@@ -1,4 +1,4 @@
-"""What really happened, from Redis, the ledger and the producer's journal.
+"""Finds out what really happened, from Redis, the ledger and the producer's journal.
 
 It shares no code with the runtime: it reads the keys as docs/protocol.md describes them.
 """
@@ -28,7 +28,7 @@ LAG: Final = 1.0
 """Seconds that a replica may have been behind before it was cut off, on a busy machine."""
 
 AWAY: Final = (redis.RedisError, RedisClusterException)
-"""What clients raise while a server is not there."""
+"""Errors that clients raise while a server is unavailable."""
 
 Run = Mapping[str, Any]
 """A line of the ledger."""
@@ -36,12 +36,12 @@ Run = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class AcceptedTurn:
-    """A turn that `enqueue` answered for.
+    """A turn that `enqueue` accepted.
 
     Attributes:
         conversation: Its conversation.
         turn: Its id.
-        at: When that was, by the machine's monotonic clock.
+        at: When it was accepted, by the machine's monotonic clock.
     """
 
     conversation: str
@@ -51,10 +51,10 @@ class AcceptedTurn:
 
 @dataclass
 class Findings:
-    """Everything that must be zero, with the turns it happened to; and a few plain counts.
+    """Everything that must be zero, with the affected turns, and a few plain counts.
 
-    What was lost with a master is said, and is no zero: turns whose acceptance only the old master
-    knew, and turns that ran again because only the old master knew how far they were.
+    Losses with a master are reported but need not be zero: turns whose acceptance only the old
+    master knew, and turns that ran again because only the old master knew their progress.
     """
 
     lost: list[str] = field(default_factory=list)
@@ -97,7 +97,7 @@ def turn_key(turn: str) -> str:
 
 
 def whole(messages: Sequence[dict[str, Any]]) -> bool:
-    """Whether each turn begins with the user and ends with a reply that calls nothing."""
+    """Whether each turn begins with a user message and ends with a reply without calls."""
     before: dict[str, Any] | None = None
     for message in messages:
         new = before is None or message["turn_id"] != before["turn_id"]
@@ -114,7 +114,7 @@ def ends(message: dict[str, Any]) -> bool:
 
 
 def client_of(url: str) -> Any:
-    """A client of a server, of whatever master the sentinels name, or of a cluster."""
+    """A client of a server, of the master that sentinels name, or of a cluster."""
     options: dict[str, Any] = {"decode_responses": True, "socket_timeout": 5}
     if url.startswith("redis+cluster://"):
         node: Any = ClusterNode
@@ -129,7 +129,7 @@ def client_of(url: str) -> Any:
 
 
 class Watcher:
-    """A thread that reads histories all the time and looks for half a turn."""
+    """A thread that keeps reading histories and looks for incomplete turns."""
 
     def __init__(self, url: str, conversations: Sequence[str]) -> None:
         self.half_visible: list[str] = []
@@ -166,13 +166,13 @@ class Watcher:
 def check(
     url: str, accepted: Sequence[AcceptedTurn], ledger: Path, losses: Sequence[Loss] = ()
 ) -> Findings:
-    """Read everything once the run is over.
+    """Check everything after the run.
 
     Args:
         url: The server, or the new master.
-        accepted: What the producer was answered, in order.
-        ledger: What the workers wrote.
-        losses: Failovers that lost what the replica had not got.
+        accepted: The accepted turns, in order.
+        ledger: The lines that the workers wrote.
+        losses: Failovers that lost data that the replica had not received.
     """
     client = client_of(url)
     found = Findings()
@@ -195,7 +195,7 @@ def check(
 
 
 def lost_with(loss: Loss, at: float) -> bool:
-    """Whether what was answered then may be gone with the master."""
+    """Whether a write that was acknowledged at that time may be lost with the master."""
     return loss.cut - LAG <= at <= loss.served
 
 
@@ -243,7 +243,7 @@ def _check_turn(
     again = steps_run_again(kinds, runs)
     charged_twice = sum(run["kind"] == "charge" for run in runs) > 1
     if any(lost_with(loss, line["at"]) for loss in losses for line in lines):
-        # The new master did not know of it.
+        # The new master did not know it.
         found.repeated_after_loss += bool(again or charged_twice)
         return
     found.steps_run_again += [f"{turn} step {step}" for step in again]
@@ -252,11 +252,11 @@ def _check_turn(
 
 
 def steps_run_again(kinds: Sequence[str], runs: Sequence[Run]) -> set[int]:
-    """Steps that ran although they were recorded.
+    """Steps that ran again although they were recorded.
 
     Args:
         kinds: Types of the turn's events.
-        runs: Its executions.
+        runs: Executions of the turn.
     """
     # How many steps were recorded when each attempt began.
     began_behind: list[int] = []
@@ -280,10 +280,10 @@ def steps_run_again(kinds: Sequence[str], runs: Sequence[Run]) -> set[int]:
 
 
 def two_owners(writes: Sequence[Run], losses: Sequence[Loss]) -> bool:
-    """Whether two claims wrote a turn as if each were its only owner.
+    """Whether two claims wrote to a turn as if each were its only owner.
 
-    Each claim has an epoch of its own, of all servers that ever were master, and on one server no
-    claim writes after a later one has written. A server's reign ends when it is killed.
+    Each claim has a unique epoch across all servers that were ever master, and on one server no
+    claim writes after a later one has written. A server stops being master when it is killed.
     """
     claims: dict[int, str] = {}
     for write in writes:
@@ -292,7 +292,7 @@ def two_owners(writes: Sequence[Run], losses: Sequence[Loss]) -> bool:
     for early in writes:
         for late in writes:
             same_reign = not any(early["at"] <= loss.killed <= late["at"] for loss in losses)
-            # Surely later: it was begun when the other had been answered.
+            # Definitely later: it began after the other had been answered.
             if same_reign and early["at"] < late["began"] and late["epoch"] < early["epoch"]:
                 return True
     return False

@@ -1,4 +1,4 @@
-"""A worker whose clock is wrong."""
+"""Workers with a wrong clock."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ time.time_ns = lambda: _time_ns() + {seconds} * 10**9
 
 
 def clock_off(seconds: int, folder: Path) -> Mapping[str, str]:
-    """Variables for a process whose wall clock goes wrong by so much; no other clock does.
+    """Environment for a process whose wall clock is wrong; other clocks are not affected.
 
-    With Debian's package `libfaketime` all of the process sees the wrong time, else what asks
-    Python's `time.time` does.
+    With Debian's package `libfaketime` the whole process sees the wrong time; otherwise only
+    callers of Python's `time.time` do.
 
     Args:
-        seconds: By how much.
-        folder: Where a file can be left for the process.
+        seconds: The deviation.
+        folder: A folder for a file that the process reads.
     """
     if LIBRARIES:
         return {

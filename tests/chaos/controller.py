@@ -1,4 +1,4 @@
-"""The controller: starts a stack, does it harm at random from a seed, and has it checked."""
+"""The controller: starts a stack, injects random faults from a seed, and checks the result."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.chaos.servers import Servers
 from tests.chaos.skew import Skew, release
 
 SECONDS_A_FAULT: Final = {"store": 8, "valkey": 8, "rabbitmq": 20}
-"""How long a run may take longer for each fault. An Erlang node takes seconds to start."""
+"""Additional seconds that a run may take for each fault. An Erlang node takes seconds to start."""
 
 
 def run(plan: Plan, console: Console) -> Outcome:
     """Carry a plan out.
 
     Raises:
-        ValueError: Its servers cannot suffer its faults.
+        ValueError: The servers do not support the faults.
         Missing: A server is not installed.
     """
     plan = settled(plan)
@@ -35,7 +35,7 @@ def run(plan: Plan, console: Console) -> Outcome:
 
 
 class _Run:
-    """One run on servers that are there."""
+    """One run on running servers."""
 
     def __init__(self, plan: Plan, console: Console, servers: Servers) -> None:
         self._plan = plan
@@ -60,14 +60,14 @@ class _Run:
             broker_url=servers.broker_url,
             lease_ttl=plan.lease,
             heartbeat=plan.heartbeat,
-            # In proportion to the lease, as the defaults are.
+            # In the same proportion to the lease as the defaults.
             dispatch_grace=plan.lease / 2,
             sweep_interval=min(1.0, plan.lease / 4),
             shutdown_grace=0,
         )
 
     def run(self) -> Outcome:
-        """Load and harm, until all turns have ended."""
+        """Run load and faults until all turns have ended."""
         plan, servers = self._plan, self._servers
         load = Load(
             self._fleet.settings,
@@ -101,7 +101,7 @@ class _Run:
                 finally:
                     harm.end()
             problems = skew.close()
-        # Checked with all workers gone: nothing can still change.
+        # Check after all workers have ended, when nothing can change any more.
         losses = servers.losses
         servers.read_again()
         findings = check(servers.url, load.accepted, self._ledger, losses)
@@ -127,14 +127,14 @@ class _Run:
         if not load.done or load.error is not None:
             ended = len(load.accepted) - len(load.open)
             found.append(f"only {ended} of {len(load.accepted)} turns ended: {load.error!r}")
-        # One whose loop stands still, or whose watchdog is gone, is to be started again.
+        # A worker whose loop is blocked or whose watchdog is gone must be restarted.
         causes = harm.done["event loop blocked"] + harm.done["watchdog killed"]
         if harm.ended_themselves > causes:
             found.append(f"{harm.ended_themselves} workers ended themselves, {causes} with cause")
         return found
 
     def _harm(self, harm: Harm, load: Load) -> None:
-        """Faults, spread over the turns, until all turns have ended."""
+        """Inject faults, spread over the turns, until all turns have ended."""
         plan = self._plan
         kinds = [fault for name, fault in FAULTS.items() for _ in range(getattr(plan, name))]
         self._chance.shuffle(kinds)
@@ -159,12 +159,12 @@ class _Run:
 
 
 def zeros(findings: Findings) -> list[str]:
-    """What should be zero and is not."""
+    """The findings that should be zero and are not."""
     return [f"{name}: {what[:5]}" for name, what in findings.zeros.items() if what]
 
 
 def traceback_in(log: str) -> str:
-    """The last line of the first traceback that our own code wrote, if any."""
+    """The last line of the first traceback from agentapi's own code, if any."""
     for part in log.split("Traceback (most recent call last)")[1:]:
         if "Unrecoverable error" in log or "/workers/" in part:
             return part.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A disk that is full: a server that cannot write its file any more."""
+"""A full disk: a server that can no longer write its file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.faults import until
 def full_disk(server: Child, url: str) -> Iterator[None]:
     """The server's append-only file cannot grow; it refuses writes (MISCONF) until it can again.
 
-    The kernel refuses each write behind the file's present end, as it does on a full disk.
+    The kernel refuses each write beyond the file's current end, as on a full disk.
     """
     with redis.Redis.from_url(url) as client:
-        # With `always` a server that cannot write ends itself, which is another fault.
+        # With `always`, a server that cannot write exits, which is a different fault.
         fsync = client.config_get("appendfsync")["appendfsync"]
         client.config_set("appendfsync", "everysec")
         folder = Path(client.config_get("dir")["dir"])
         process = psutil.Process(server.pid)
-        # The largest file is the one that grows; its end is where the disk is full.
+        # The largest file is the growing one, so the disk is full at its end.
         size = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         _, hard = process.rlimit(resource.RLIMIT_FSIZE)
         process.rlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -39,5 +39,5 @@ def full_disk(server: Child, url: str) -> Iterator[None]:
 
 
 def writes(client: redis.Redis) -> bool:
-    """Whether the server's last write to its file went well."""
+    """Whether the server's last write to its file succeeded."""
     return bool(client.info("persistence")["aof_last_write_status"] == "ok")

@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs/reliability.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Of some figures the middle, the 99th percentile and the largest."""
+    """Median, 99th percentile and maximum of some figures."""
 
     median: float
     high: float
@@ -35,7 +35,7 @@ def spread(seconds: Sequence[float]) -> Spread | None:
 
 
 def publish(region: str, row: Sequence[str], page: Path = PAGE, *, keys: int = 1) -> None:
-    """Put a row into the table of a region of a page; one with the same first cells is replaced.
+    """Add a row to the table in a region of a page, or replace the row with the same first cells.
 
     A region is a table between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
     """

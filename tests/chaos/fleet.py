@@ -1,4 +1,4 @@
-"""A stack whose workers may differ, die with all that is beside them, and are started again."""
+"""A stack whose workers can differ, die with all their processes, and are restarted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.stack import Child, Stack
 
 
 class Fleet(Stack):
-    """A stack that acts as the supervisor of its workers, as systemd or Kubernetes would."""
+    """A stack that supervises its workers, as systemd or Kubernetes would."""
 
     _extra: Mapping[str, str] = {}
 
@@ -21,7 +21,7 @@ class Fleet(Stack):
         """Start one more worker.
 
         Args:
-            env: Variables of this worker only; they win over the fleet's.
+            env: Variables of this worker only; they override the fleet's.
         """
         self._extra = env or {}
         try:
@@ -33,7 +33,7 @@ class Fleet(Stack):
         return {**super()._environment(), **self._extra}
 
     def replace_dead(self) -> list[Child]:
-        """Start a worker for each that has ended by itself; returns those that had."""
+        """Replace each worker that ended by itself; returns the ended ones."""
         dead = [worker for worker in self.workers if worker.exit_code is not None]
         for worker in dead:
             self.workers.remove(worker)
@@ -42,7 +42,7 @@ class Fleet(Stack):
 
 
 def beside(worker: Child) -> list[psutil.Process]:
-    """All processes that a worker started, and those that they started."""
+    """All descendant processes of a worker."""
     try:
         return psutil.Process(worker.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -50,9 +50,9 @@ def beside(worker: Child) -> list[psutil.Process]:
 
 
 def lose_machine(stack: Stack, worker: Child) -> None:
-    """A worker and everything beside it is gone at once: nobody is left to tell of it."""
+    """Kill a worker with all its processes at the same time, so that none can report it."""
     with frozen(worker):
-        # Nothing that it starts meanwhile can escape, and no watchdog sees it die first.
+        # No new process can escape in the meantime, and no watchdog sees the worker die first.
         for process in reversed(beside(worker)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -62,7 +62,8 @@ def lose_machine(stack: Stack, worker: Child) -> None:
 
 @contextmanager
 def frozen(worker: Child) -> Iterator[None]:
-    """A worker and everything beside it stand still; what still lives then goes on."""
+    """Pause a worker with all its processes during the block; those still alive continue after
+    it."""
     worker.signal(signal.SIGSTOP)
     others = beside(worker)
     for process in others:

@@ -29,20 +29,20 @@ from tests.faults import kill, watchdogs
 HOUR = 3600
 SHARE_OF_OLD = 1 / 3
 STUCK = 12.0
-"""Seconds after which, on top of its leases' time, a worker whose loop stands still has ended."""
+"""Seconds, in addition to its leases' time, after which a worker with a blocked loop has ended."""
 
 
 @dataclass(kw_only=True)
 class Scene:
-    """What a fault can get at.
+    """The parts of a run that faults can affect.
 
     Attributes:
-        open_turns: Ids of the turns that wait or run now.
+        open_turns: Ids of the waiting and running turns.
         ways: The proxies of each worker.
-        later: What must be done at a time by the monotonic clock: the end of a fault.
-        leaving: Workers that were told to go.
-        old_release: Variables that make a worker one of another release, if there is one.
-        unfit: Workers that are paused, blocked or cut off: no other fault is for them.
+        later: Actions to take at a time by the monotonic clock, such as the end of a fault.
+        leaving: Workers that were told to stop.
+        old_release: Variables for a worker of another release, if there is one.
+        unfit: Workers that are paused, blocked or cut off, and get no other fault.
     """
 
     plan: Plan
@@ -61,7 +61,7 @@ class Scene:
 
 
 class Harm:
-    """Does faults, and brings those that last to their end."""
+    """Injects faults, and ends those that last."""
 
     def __init__(self, scene: Scene) -> None:
         self.done: Counter[str] = Counter()
@@ -84,14 +84,14 @@ class Harm:
         }
 
     def do(self, fault: str) -> bool:
-        """Do a fault; returns whether it could be done now."""
+        """Inject a fault; returns whether that was possible now."""
         name = self._faults[fault]()
         if name:
             self.done[name] += 1
         return bool(name)
 
     def look(self) -> None:
-        """End what has lasted long enough; replace workers that ended themselves."""
+        """End faults that have lasted long enough; replace workers that ended by themselves."""
         scene = self._scene
         now = time.monotonic()
         over = [entry for entry in scene.later if entry[0] <= now]
@@ -106,7 +106,7 @@ class Harm:
             self._start()
 
     def end(self) -> None:
-        """End everything that lasts, and wait for those that were told to go."""
+        """End all faults, and wait for workers that were told to stop."""
         for _, restore in self._scene.later:
             restore()
         self._scene.later.clear()
@@ -127,7 +127,7 @@ class Harm:
         return worker
 
     def _victim(self) -> Child | None:
-        """A worker that is at work, if others are too."""
+        """A healthy worker, if there are others."""
         scene = self._scene
         fit = [w for w in scene.fleet.workers if w not in scene.unfit and is_ready(w)]
         return scene.chance.choice(fit) if len(fit) >= 2 else None
@@ -164,7 +164,7 @@ class Harm:
         self._later(self._scene.plan.lease + 2, partial(self._wake, victim))
 
     def _wake(self, sleeper: Child) -> None:
-        """Let it notice what it lost, and leave: another was started in its place."""
+        """Resume a worker so that it notices its loss and stops; another one has replaced it."""
         sleeper.signal(signal.SIGCONT)
         time.sleep(0.5)
         self._scene.unfit.discard(sleeper)
@@ -210,9 +210,9 @@ class Harm:
         return f"broker of its own {how}"
 
     def _block_a_loop(self) -> str:
-        """Lay a trap and wait until somebody steps into it."""
+        """Set a trap, and wait until a worker is caught in it."""
         scene = self._scene
-        # Short enough to be waited for, or so long that the worker is to end itself.
+        # Short enough to wait for, or so long that the worker must end itself.
         seconds = scene.chance.choice((1.0, 2.0, 4.0, STUCK + 2 * scene.plan.lease))
         trap = scene.traps / "block"
         new = scene.traps / "new"
@@ -242,12 +242,12 @@ class Harm:
             for pid in watchdogs(victim):
                 os.kill(pid, signal.SIGKILL)
         except (psutil.NoSuchProcess, ProcessLookupError):
-            # One that has ended just now, or was killed before and is not reaped.
+            # It has just ended, or was killed before and is not reaped yet.
             return ""
         return "watchdog killed"
 
     def _a_wrong_clock(self) -> str:
-        """A worker leaves, and the one that comes for it lives an hour ago, or in an hour."""
+        """Replace a worker with one whose clock is an hour slow or fast."""
         victim = self._victim()
         if victim is None:
             return ""

@@ -1,4 +1,4 @@
-"""The producer: keeps so many turns open, and writes down each that was accepted."""
+"""The producer: keeps a number of turns open, and records each accepted turn."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.chaos.checker import AcceptedTurn
 
 
 class Load:
-    """A thread that enqueues turns over many conversations, so many at least, until `finish`.
+    """A thread that enqueues at least a number of turns in many conversations, until `finish`.
 
-    A call that fails because Redis is away is repeated with its idempotency key, in its place.
+    A call that fails because Redis is unavailable is repeated in order, with its idempotency key.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Load:
         return self._finish.is_set() and len(self.accepted) >= self._turns
 
     def finish(self) -> None:
-        """Nothing more is wanted than the turns agreed on."""
+        """Enqueue no more turns than the agreed number."""
         self._finish.set()
 
     def _run(self) -> None:
@@ -106,6 +106,6 @@ class Load:
             except StoreUnavailable:
                 return
             except TurnNotFound:
-                # Whether that may be is for the checker to say.
+                # The checker decides whether that is allowed.
                 self.missing.append(turn_id)
                 del self.open[turn_id]

@@ -1,7 +1,7 @@
-"""A limit of memory for a worker and all beside it, kept as a container's is.
+"""A memory limit for a worker with all its processes, like that of a container.
 
-Where this user may make memory control groups the kernel keeps it and kills by itself. Elsewhere
-a thread does what the kernel would: it looks often and kills the largest process.
+If this user can create memory control groups, the kernel enforces the limit. Otherwise a thread
+does the same: it checks often and kills the largest process.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _HIERARCHIES: Final[Mapping[str, tuple[Path, str]]] = {
     "memory": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
     "": (Path("/sys/fs/cgroup"), "memory.max"),
 }
-"""Where the first and the second version keep groups, and what a limit is called there."""
+"""Folders of the groups in cgroup versions 1 and 2, and the name of the limit there."""
 
 
 class MemoryLimits:
-    """Limits of any number of workers.
+    """Memory limits for any number of workers.
 
     Attributes:
-        kills: Processes that were killed for want of memory.
-        by_kernel: Whether the kernel kills.
+        kills: Number of processes killed for lack of memory.
+        by_kernel: Whether the kernel enforces the limits.
     """
 
     def __init__(self, limit: int) -> None:
@@ -52,11 +52,11 @@ class MemoryLimits:
 
     @property
     def kills(self) -> int:
-        """Processes that were killed so far."""
+        """Number of processes killed so far."""
         return self._kills + sum(kills_in(group) for group in self._groups)
 
     def keep(self, worker: Child) -> None:
-        """Limit a worker that has just been started, before it has started anything."""
+        """Limit a newly started worker, before it starts other processes."""
         group = make_group(self._limit) if self.by_kernel else None
         if group is not None:
             self._groups.append(group)
@@ -68,14 +68,14 @@ class MemoryLimits:
             self._thread.start()
 
     def close(self) -> None:
-        """Lift the limits. All limited processes must have ended."""
+        """Remove the limits. All limited processes must have ended."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
         self._kills = self.kills
         groups, self._groups = self._groups, []
         for group in groups:
-            # What was killed a moment ago may not have been reaped yet.
+            # A process that was just killed may not have been reaped yet.
             for _ in range(100):
                 try:
                     group.rmdir()
@@ -92,7 +92,7 @@ class MemoryLimits:
 
 
 def make_group(limit: int) -> Path | None:
-    """A memory control group below this process's own, or None where there can be none."""
+    """Create a memory control group below this process's own; None if that is not possible."""
     own = Path("/proc/self/cgroup")
     for line in own.read_text().splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
@@ -119,7 +119,7 @@ def kills_in(group: Path) -> int:
 
 
 def kill_largest(worker: Child, limit: int) -> int:
-    """Kill the largest process of those beside a worker if they have too much together."""
+    """Kill the largest of a worker's processes if together they use too much memory."""
     sizes = dict(sizes_of([worker.pid, *(process.pid for process in beside(worker))]))
     if sum(sizes.values()) <= limit:
         return 0
@@ -130,7 +130,7 @@ def kill_largest(worker: Child, limit: int) -> int:
 
 
 def sizes_of(pids: Iterable[int]) -> Iterable[tuple[int, int]]:
-    """Resident bytes of those processes that are there."""
+    """Resident bytes of the processes that exist."""
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             yield pid, psutil.Process(pid).memory_info().rss

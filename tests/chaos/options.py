@@ -1,4 +1,4 @@
-"""The fields of a plan as options of the command line."""
+"""Converts the fields of a plan to command line options."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ P = TypeVar("P")
 
 
 def option(default: Any, explained: str) -> Any:
-    """A field of a plan with the text that ``--help`` shows for it."""
+    """A field of a plan, with its text for ``--help``."""
     return field(default=default, metadata={"help": explained})
 
 
 def parse(plan: type[P], arguments: Sequence[str], name: str, **given: Any) -> P:
-    """Make a plan from the command line.
+    """Create a plan from the command line.
 
     Args:
-        plan: A dataclass; each field made with `option` is an option.
+        plan: A dataclass. Each field made with `option` becomes an option.
         arguments: The words of the command line.
-        name: Of the command, for its help.
-        given: Fields that are no options.
+        name: Name of the command, for its help.
+        given: Values of fields that are not options.
     """
     parser = argparse.ArgumentParser(prog=name, description=plan.__doc__)
     types = get_type_hints(plan)

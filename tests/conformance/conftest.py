@@ -13,12 +13,12 @@ MakeBench: TypeAlias = Callable[..., Bench]
 
 
 ON_CLUSTER: Final = frozenset({"backlog", "cancel_and_sweep", "ends", "hasten", "past", "telling"})
-"""Modules whose calls cross slots, which always run on a cluster too. The others do with
-``--whole-cluster``: their calls take one slot each, like these modules' own."""
+"""Modules whose calls cross slots. They always run on a cluster too; the others do so only with
+``--whole-cluster``, because each of their calls uses one slot."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the stores of a test."""
+    """Choose the stores for a test."""
     if "make_bench" in metafunc.fixturenames:
         module = metafunc.module.__name__.rpartition(".test_")[2]
         whole = metafunc.config.getoption("--whole-cluster")

@@ -1,4 +1,4 @@
-"""An archive in memory, for tests of what moves conversations there and back."""
+"""An in-memory archive, for tests that move and restore conversations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agentapi.archive.turns import ArchivedTurn, FoundTurns, TurnFilter
 
 
 class MemoryArchive:
-    """An `Archive`. `before` is called with the name of each method, and may raise."""
+    """An `Archive`. It calls `before` with the name of each method; `before` may raise."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], ArchivedConversation] = {}

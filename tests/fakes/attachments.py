@@ -1,4 +1,4 @@
-"""A request whose message has an image by its bytes, one by its address, and a file."""
+"""A request whose message has an image as bytes, an image as a URL, and a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PNG = b"\x89PNG\x00\xff"
 
 
 def with_attachments(request: ModelRequest) -> ModelRequest:
-    """The same request, about these."""
+    """A copy of a request with these attachments."""
     content = content_of(
         [
             "Look",

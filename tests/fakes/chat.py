@@ -1,4 +1,4 @@
-"""Chat Completions as OpenAI sends them."""
+"""Chat Completions in the form in which OpenAI sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""generateContent as Gemini sends it."""
+"""Answers of generateContent in the form in which Gemini sends them."""
 
 from __future__ import annotations
 

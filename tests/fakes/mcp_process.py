@@ -1,4 +1,4 @@
-"""The server of `tests.fakes.mcp_server` over HTTP: a process that is killed and comes back."""
+"""Runs `tests.fakes.mcp_server` over HTTP, in a process that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ class McpProcess:
                 return
 
     def kill(self) -> None:
-        """End it with SIGKILL: with SIGTERM it would wait for clients that listen."""
+        """Kill it with SIGKILL, because with SIGTERM it would wait for connected clients."""
         self.process.kill()

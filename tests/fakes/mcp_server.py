@@ -20,7 +20,7 @@ class Book(BaseModel):
     pages: int
 
 
-# A call that began before its server died may be made again.
+# A call that began before its server died may be repeated.
 @server.tool(annotations=ToolAnnotations(read_only_hint=True))
 def read(title: str) -> str:
     """Read a book."""

@@ -1,4 +1,4 @@
-"""A local HTTP server that plays a script: one behaviour a request, in order."""
+"""A local HTTP server that follows a script: one behaviour for each request, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Behaviour: TypeAlias = Callable[[web.Request, dict[str, Any]], Awaitable[web.Str
 
 @dataclass
 class WireServer:
-    """Records what it was sent, and answers as it was told."""
+    """Records the requests that it receives, and answers as scripted."""
 
     url: str = ""
     script: deque[Behaviour] = field(default_factory=deque)
@@ -30,7 +30,7 @@ class WireServer:
         self.script.extend(behaviours)
 
     def will_list(self, *behaviours: Behaviour) -> None:
-        """What it answers to GET, by which providers are checked; 404 when nothing is left."""
+        """Script the answers to GET, which checks of providers use; 404 after the last one."""
         self.looks.extend(behaviours)
 
     async def look(self, request: web.Request) -> web.StreamResponse:
@@ -64,7 +64,7 @@ async def serving() -> AsyncIterator[WireServer]:
 
 
 def status(code: int, body: Any, **headers: str) -> Behaviour:
-    """An answer with a status; header names are given with underscores."""
+    """An answer with a status. Header names are written with underscores."""
 
     async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -74,7 +74,7 @@ def status(code: int, body: Any, **headers: str) -> Behaviour:
 
 
 def text(content: str) -> Behaviour:
-    """An answer that claims to be JSON."""
+    """An answer with the content type of JSON."""
 
     async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         return web.Response(text=content, content_type="application/json")
@@ -109,7 +109,7 @@ def hang_up() -> Behaviour:
 
 
 def silent(first: str = "") -> Behaviour:
-    """Begin an answer, say nothing more, and wait until the client goes."""
+    """Begin an answer, send nothing more, and wait until the client disconnects."""
 
     async def behave(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -1,6 +1,6 @@
 """A model with a small context and short replies, behind the APIs of OpenAI and Gemini.
 
-It serves in a thread of its own, so that worker processes can ask it.
+It runs in a separate thread, so that worker processes can call it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tests.fakes import chat, gemini
 from tests.fakes.server import Behaviour
 
 CONTEXT = 300
-"""Tokens of a request at most; a token has 4 characters."""
+"""Maximum tokens of a request; a token has 4 characters."""
 
 PART = 40
-"""Characters of a reply at most."""
+"""Maximum characters of a reply."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """A message as the model sees it, whichever API it came by."""
+    """A message as the model sees it, from either API."""
 
     role: str
     text: str
@@ -35,12 +35,12 @@ class Said:
 
 @dataclass
 class SmallModel:
-    """What it was asked, and what it waits for.
+    """The requests that the model received, and its lock.
 
     Attributes:
-        asked: For each request: the user's message, and what was said of the reply before, or None
-            if the request was too long.
-        held: While it is set, the third part of a reply does not come.
+        asked: For each request: the user's message, and the text of the reply so far, or None if
+            the request was too long.
+        held: While it is set, the third part of a reply is delayed.
     """
 
     url: str = ""
@@ -67,12 +67,12 @@ class SmallModel:
         return await behave(request, body)
 
     def parts_of(self, message: str) -> list[str | None]:
-        """What was said before each request for a reply to the message."""
+        """The text of the reply so far in each request for a reply to the message."""
         return [begun for said, begun in self.asked if said == message]
 
 
 def reply_to(message: str) -> str:
-    """The model's whole reply."""
+    """The model's complete reply."""
     return f"You said: {message}"
 
 

@@ -1,4 +1,4 @@
-"""One stack with a gateway for all its tests, and keys of two tenants."""
+"""One stack with a gateway for all tests of this folder, and keys of two tenants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.gateway.tenants.keys import KeyStore
 from orchestrator.stack import Stack
 
 TIMEOUT = 90
-"""Seconds that a client waits for an answer: a busy machine is no fault of the gateway."""
+"""Seconds that a client waits for an answer. Long, because the machine may be busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Served:
         return httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
 
     def openai(self, key: str | None = None, **options: Any) -> openai.OpenAI:
-        """The real client. Strict: an answer that does not fit OpenAI's types raises."""
+        """The real client in strict mode: an answer that does not match OpenAI's types raises."""
         return openai.OpenAI(
             base_url=f"{self.url}/v1",
             api_key=key or self.acme,

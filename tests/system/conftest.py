@@ -21,7 +21,7 @@ collect_ignore_glob = [] if os.environ.get(ENABLED) else ["test_*.py"]
 
 @pytest.fixture(scope="session")
 def visits() -> Iterator[Visits]:
-    """One Chromium for all tests; each opens profiles of its own."""
+    """One Chromium for all tests. Each test opens its own profiles."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield Visits(browser)

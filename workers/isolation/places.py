@@ -124,7 +124,7 @@ class IsolatedTurns:
 
     @property
     def count(self) -> int:
-        """How many turns are here, including those that wait for a place."""
+        """How many turns are here, including those that wait for a slot."""
         return len(self._running)
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,13 +139,13 @@ class IsolatedTurns:
 
         Args:
             turn: The turn to run.
-            then: Called with how the turn stands when the process has ended, or immediately if the
-                turn runs or waits here already.
+            then: Called with the turn's state when the process has ended, or immediately if the
+                turn already runs or waits here.
         """
         with self._changed:
             known = any(other.turn.turn_id == turn.turn_id for other in self._running.values())
             if not known and not self._closing and self._control is not None:
-                # The watchdog queues it until there is a place. If this worker is killed in the
+                # The watchdog queues it until a slot is free. If this worker is killed in the
                 # meantime, the watchdog wakes another worker for it.
                 self._running[turn.job] = _Isolated(turn=turn, then=then)
                 self._send(Run(turn=turn))
@@ -161,7 +161,7 @@ class IsolatedTurns:
                 self._send(Cancel(job=job))
 
     def hand_back(self) -> None:
-        """Hand back all turns, including those that wait for a place."""
+        """Hand back all turns, including those that wait for a slot."""
         with self._changed:
             self._closing = True
             # Under the lock, so that no `Run` can follow it.
@@ -236,12 +236,13 @@ class IsolatedTurns:
             self._ended(turn.job, {"status": "lost"})
 
     def _pass_on(self, turn: SuspectTurn) -> None:
-        """The turn was still waiting for a place when all were handed back: wake another worker."""
+        """Wake another worker for a turn that was still waiting for a slot when all were handed
+        back."""
         self.dispatcher.send(turn.wakeup)
         self._ended(turn.job, {"status": "passed_on"})
 
     def _count(self, turn: SuspectTurn, code: int) -> None:
-        """The process of a turn died: count it, and let the turn try again."""
+        """Count the death of a turn's process, and let the turn try again."""
         result: dict[str, Any] = {"status": "died", "exit": code}
         try:
             # The worker counts, not the dying process or its watchdog: if a whole machine is lost,

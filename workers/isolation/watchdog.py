@@ -83,9 +83,9 @@ class Watchdog:
 
         Args:
             control: Connected to the worker.
-            run: Runs a turn in a forked process, and returns how it stands.
+            run: Runs a turn in a forked process, and returns its state.
             on_death: Called when the worker died without a goodbye, with the turns that were still
-                waiting for a place.
+                waiting for a slot.
             places: How many turns run at the same time.
         """
         self._control = control
@@ -110,8 +110,8 @@ class Watchdog:
         if not self._goodbye:
             self._wait_for_death()
             self._on_death(tuple(self._waiting))
-        # They have been handing back meanwhile. Processes that are killed below lose no recorded
-        # step: their leases expire, and the sweep wakes their turns.
+        # The processes have been handing back in the meantime. Those that are killed below lose no
+        # recorded step: their leases expire, and the sweep wakes their turns.
         self._wait_for_children(LAST_WORDS)
         self._signal_all(signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""The middle of an attempt: the event loop runs the turn until it ends or must wait."""
+"""The main part of an attempt: the event loop runs the turn until it ends or must wait."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TurnExecutor:
                     book = answers
 
     def _check(self, claim: Claim) -> None:
-        """Refuse a turn that must not run any more.
+        """Refuse a turn that must no longer run.
 
         Raises:
             DeadlineExceeded: Its deadline has passed.

@@ -207,9 +207,9 @@ class Sweeper:
         return bool(self._groups)
 
     def _visit(self, now: float) -> bool:
-        """Without the election the groups of a worker that ends cannot be taken over. So each
-        worker visits all groups in turn, in addition to its own. Two workers that sweep the same
-        group cost time but do no harm."""
+        """Sweep one more group each time, in addition to the worker's own. Without the election,
+        nobody takes over the groups of a worker that ends. Sweeping a group twice costs time but
+        does no harm."""
         self._guest = (self._guest + 1) % SWEEP_GROUPS
         self._groups = self._own | {self._guest}
         self._elected_at = now

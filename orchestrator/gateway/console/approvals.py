@@ -1,4 +1,4 @@
-"""The queue of calls that are waiting for a decision, and the page on which one is decided."""
+"""The queue of waiting calls, and the page on which one is decided."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CallEntry:
         address: The page on which it is decided.
         left: Seconds until `default` becomes the decision; None for never.
         arguments: JSON, for viewers who may see it.
-        asked: What the user said, for viewers who may see it.
+        asked: The user's message, for viewers who may see it.
     """
 
     address: str
@@ -80,7 +80,7 @@ def call_address(turn_id: str, call_id: str) -> str:
 async def approvals_page(
     request: Request, view: View, cursor: Annotated[str | None, Query(max_length=4096)] = None
 ) -> Response:
-    """Calls that wait for a decision, those of the newest turns first."""
+    """Calls that wait for a decision, newest turns first."""
     found = await view.approvals(TurnQuery(), PAGE, cursor, fresh=not is_fragment(request))
     entries = await asyncio.gather(*(_with_message(view, call) for call in found.items))
     query = {"cursor": cursor} if cursor else {}
@@ -192,7 +192,7 @@ async def _said(view: ConsoleView, turn: Turn) -> Sequence[Message]:
 
 
 async def _thought(view: ConsoleView, turn: Turn) -> str:
-    """What the model said with its calls."""
+    """The model's text with its calls."""
     try:
         steps = await view.gateway.call(lambda o: o.store.steps(turn.turn_id))
     except UnreadableRecord:
@@ -228,7 +228,7 @@ async def decide(request: Request, view: View, form: Form) -> Response:
         )
     done = {Verdict.APPROVED: "approved", Verdict.REJECTED: "rejected"}
     text = f"The call is {done.get(decision.verdict, 'approved with other arguments')}."
-    # Its page, not the queue: the page shows the call's state.
+    # Go to the call's page and not to the queue, because the page shows its state.
     where = PATH if form.get("from") == "queue" else call_address(turn.turn_id, call_id)
     return go_to(request, where, Flash(text=text))
 

@@ -56,14 +56,14 @@ def _assets() -> dict[str, Asset]:
 
 
 def address_of(name: str) -> str:
-    """The address of a file. It changes with the file, so that browsers may keep what they got."""
+    """The address of a file. It changes with the file, so that browsers can cache it."""
     return f"{ROOT}/static/{name}?v={_assets()[name].digest}"
 
 
 @router.get("/static/{name}")
 @public
 async def static_file(name: str) -> Response:
-    """A file of the package."""
+    """Serve a file of the package."""
     asset = _assets().get(name)
     if asset is None:
         raise NotFound(f"there is no file {name!r}")

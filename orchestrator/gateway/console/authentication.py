@@ -42,11 +42,11 @@ class ConsoleAuthenticator:
         self._local = Viewer(tenant=local_tenant, scopes=EVERYTHING)
 
     def prepare(self, scope: AsgiScope) -> None:
-        """From now on, errors of the request are answered with a page."""
+        """Answer errors of the request with a page from now on."""
         scope["state"]["answer"] = partial(error_page, scope)
 
     async def admit(self, scope: AsgiScope, headers: Headers) -> None:
-        """Let a request pass; its state then has `viewer`, None for an unknown viewer.
+        """Accept a request. Its state then has `viewer`, which is None for an unknown viewer.
 
         Raises:
             Forbidden: It comes from another origin.
@@ -60,7 +60,7 @@ class ConsoleAuthenticator:
         if viewer is None:
             return
         state["tenant"] = viewer.tenant
-        # Not a tenant's name: watching does not count against the tenant's own requests.
+        # Not the tenant's name, because watching must not count against the tenant's requests.
         name = f"console:{name_of(token) if viewer.key_id else viewer.tenant}"
         state["slot"] = RequestSlot(self._gateway.active_requests, name)
         _, refused = await self._gateway.rate_limiter.request(name)

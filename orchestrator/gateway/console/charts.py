@@ -1,4 +1,4 @@
-"""Small charts, drawn here, so that pages need no script for them."""
+"""Draws small charts on the server, so that pages need no script for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 WIDTH: Final = 100.0
 HEIGHT: Final = 30.0
 _TOP: Final = 2.0
-"""Room above the highest value."""
+"""Space above the highest value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,7 @@ class Chart:
         area: The path of the area below it.
         highest: The highest value.
         newest: The last value.
-        words: What it shows, for people who do not see it.
+        words: Description for people who cannot see it.
     """
 
     curve: str
@@ -52,5 +52,5 @@ def chart_of(values: Sequence[float], words: str) -> Chart | None:
 
 
 def share_of(used: float, most: float | None) -> float | None:
-    """How much of a limit is used, 0 to 100; None without a limit."""
+    """The used percentage of a limit, 0 to 100; None without a limit."""
     return None if not most else max(0.0, min(100.0, 100.0 * used / most))

@@ -1,4 +1,4 @@
-"""Entries of lists, with what their viewer may see of them."""
+"""Entries of lists, with the data that their viewer may see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as pages, and the redirect to the sign-in page."""
+"""Shows errors as pages, and redirects to the sign-in page."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _to_sign_in(scope: AsgiScope, headers: Headers) -> Response:
     if query := scope.get("query_string", b"").decode("latin-1"):
         asked = f"{asked}?{query}"
     if scope["method"] in SAFE and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        # A browser that follows a link on another site sends no `SameSite=Strict` cookie. It does
-        # if this page leads to the same address.
+        # A browser that follows a link from another site sends no `SameSite=Strict` cookie. It does
+        # when this page then leads to the same address.
         return html(scope, "again.html", 200, address=asked)
     if headers.get("hx-request") == "true" or scope["method"] not in SAFE:
-        # The address of the part of a page is not that of the page.
+        # The address of a page's fragment is not the address of the page.
         asked = headers.get("hx-current-url", "").partition(headers.get("host", "\0"))[2] or ROOT
     address = f"{SIGN_IN}?{urlencode({'next': asked})}"
     if headers.get("hx-request") == "true":

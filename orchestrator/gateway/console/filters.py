@@ -1,4 +1,4 @@
-"""Filters of lists as they stand in an address, so that a list can be shared and opened again."""
+"""Filters of lists in the page's address, so that a list can be bookmarked and shared."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def moment(name: str, text: str | None) -> float | None:
 
 
 def _given(value: Any) -> Any:
-    """An empty field of a form does not filter."""
+    """Treat an empty form field as no filter."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, list):
@@ -154,6 +154,6 @@ class ConversationFilters(Filters):
 
 
 def address(path: str, parameters: Mapping[str, Any]) -> str:
-    """A path with those parameters that have a value."""
+    """A path with the parameters that have a value."""
     given = {name: value for name, value in parameters.items() if value}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path

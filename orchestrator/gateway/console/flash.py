@@ -1,4 +1,4 @@
-"""A message that a page shows once, at its top, about the form that was posted before."""
+"""A message that a page shows once at its top, about the form that was just posted."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Flash:
 
     Attributes:
         text: The text, without users' messages, because it is stored in a cookie.
-        kind: Whether something was done, or could not be done.
+        kind: Whether the action succeeded or failed.
     """
 
     text: str
     kind: Literal["done", "failed"] = "done"
 
     def to_cookie(self) -> str:
-        """As the value of a cookie."""
+        """The message as the value of a cookie."""
         data = orjson.dumps([self.kind, self.text[:_MAX_TEXT]])
         return base64.urlsafe_b64encode(data).decode()
 

@@ -226,14 +226,15 @@ def _provider(provider: FleetProvider, everything: bool) -> ProviderEntry:
 
 
 def _gaps(gaps: Sequence[str], everything: bool) -> Sequence[str]:
-    """What is missing on the page. Only viewers of the whole fleet see addresses of servers."""
+    """Describe what is missing on the page. Only viewers of the whole fleet see server
+    addresses."""
     if everything:
         return [f"{gap}." for gap in gaps]
     return [PART_MISSING] if gaps else []
 
 
 def _troubles(look: FleetLook, max_age: float) -> Iterator[str]:
-    """What is wrong and what to do, worst first."""
+    """Describe problems and remedies, worst first."""
     snapshot = look.snapshot
     for fault in (snapshot.redis_fault, snapshot.broker_fault):
         if fault:

@@ -1,4 +1,4 @@
-"""The fleet as the console shows it: read once for all viewers, and only while there are any."""
+"""Reads the fleet for the console: once for all viewers, and only while there are any."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COUNTED: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetLook:
-    """What a viewer of the fleet sees.
+    """The fleet as its viewers see it.
 
     Attributes:
         snapshot: The fleet.
@@ -88,7 +88,7 @@ class FleetWatch:
         self._thread.shutdown(wait=False)
 
     async def look(self) -> FleetLook:
-        """The fleet as it was a moment ago. The first viewer does not wait for the workers."""
+        """The latest snapshot of the fleet. The first viewer does not wait for the workers."""
         self._looked_at = time.monotonic()
         async with self._first:
             look = self._latest
@@ -126,7 +126,8 @@ class FleetWatch:
         now = time.time()
         times = [now - SPAN * (SPANS - number) for number in range(SPANS)]
         try:
-            # The last span has no end: the clocks of this machine and of Redis differ a little.
+            # The last span has no end, because the clocks of this machine and of Redis differ a
+            # little.
             found = self._store.lists.counts([*times, now + SPAN])
         except AgentAPIError:
             # Redis is unreachable, as the snapshot shows, or lists are off.

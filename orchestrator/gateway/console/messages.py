@@ -1,4 +1,4 @@
-"""The messages of a conversation, as pages show them."""
+"""Converts the messages of a conversation for pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallEntry:
-    """A tool call that a model asked for; `arguments` is JSON, or what the model sent for it."""
+    """A tool call of a model. `arguments` is JSON, or the model's text if that is not JSON."""
 
     name: str
     call_id: str
@@ -40,7 +40,7 @@ class AttachmentEntry:
     """An image or a file.
 
     Attributes:
-        address: Where its bytes are; None if a provider fetches it from `url`.
+        address: Address of its bytes; None if a provider fetches it from `url`.
         picture: Whether a page may show it as a picture.
     """
 
@@ -57,12 +57,12 @@ class MessageEntry:
 
     Attributes:
         position: Its place in the history, counted from 0.
-        address: The page with all of it.
-        role: Who said it.
+        address: The page with the full message.
+        role: The role of its author.
         label: The model that answered, or the tool.
-        text: Of the message.
+        text: The text of the message.
         turn_address: The page of its turn, on the first message of a turn.
-        note: Why the model stopped, if it was not at the end; or that a tool failed.
+        note: Why the model stopped early, or that a tool failed.
     """
 
     position: int
@@ -78,7 +78,7 @@ class MessageEntry:
 
 
 def message_entries(conversation_id: str, messages: Sequence[StoredMessage]) -> list[MessageEntry]:
-    """Messages in their order, as a page shows them."""
+    """Convert messages for a page, in order."""
     entries = []
     turn_id = None
     for kept in messages:
@@ -89,7 +89,7 @@ def message_entries(conversation_id: str, messages: Sequence[StoredMessage]) -> 
 
 
 def message_entry(conversation_id: str, kept: StoredMessage, *, begins_turn: bool) -> MessageEntry:
-    """A message as a page shows it."""
+    """Convert a message for a page."""
     message, at = kept.message, kept.position
     label, note = _label_and_note(message)
     calls: tuple[CallEntry, ...] = ()

@@ -54,7 +54,7 @@ def page(
     status: int = 200,
     **values: Any,
 ) -> HTMLResponse:
-    """Render a page, or the part of it that changes.
+    """Render a page, or only the part of it that changes.
 
     Args:
         request: The request.
@@ -83,7 +83,7 @@ def html(scope: AsgiScope, template: str, status: int, **values: Any) -> HTMLRes
 
 
 def go_to(request: Request, address: str, flash: Flash | None = None) -> Response:
-    """Send the browser to another page of the console, after a form was posted.
+    """Redirect the browser to another page of the console after a form was posted.
 
     Args:
         request: The request.
@@ -105,5 +105,5 @@ def go_to(request: Request, address: str, flash: Flash | None = None) -> Respons
 
 
 def is_https(scheme: str, headers: Headers) -> bool:
-    """Whether the browser uses https, perhaps to a proxy; if so, cookies are `Secure`."""
+    """Whether the browser uses https, perhaps to a proxy. If so, cookies are `Secure`."""
     return scheme == "https" or headers.get("origin", "").startswith("https://")

@@ -1,4 +1,4 @@
-"""A turn's timeline as bars: where each begins, and how wide it is."""
+"""A turn's timeline as bars, each with its start and width."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Bar:
 
     Attributes:
         after: Seconds from the turn's acceptance to its beginning.
-        took: Seconds; None for a moment.
-        lasting: Whether it goes on.
-        x: Where its bar begins, and
-        width: how wide it is; of `WIDTH`.
+        took: Duration in seconds; None for an instant.
+        lasting: Whether it has not ended.
+        x: Start of its bar.
+        width: Width of its bar. Both are in units of `WIDTH`.
         address: The page of the child turn.
     """
 

@@ -26,7 +26,7 @@ _OPERATION: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def needs(*scopes: Scope) -> Callable[[F], F]:
-    """Open a route to keys with one of some scopes. Stands below the route's own decorator."""
+    """Allow a route for keys with one of the given scopes. Use it below the route's decorator."""
 
     def mark(endpoint: F) -> F:
         setattr(endpoint, _SCOPES, frozenset(scopes))
@@ -36,13 +36,13 @@ def needs(*scopes: Scope) -> Callable[[F], F]:
 
 
 def public(endpoint: F) -> F:
-    """Open a route to everyone who reaches the gateway."""
+    """Allow a route for everyone who can reach the gateway."""
     setattr(endpoint, _SCOPES, None)
     return endpoint
 
 
 class ConsoleRoute(APIRoute):
-    """A route that requires one of its scopes."""
+    """A route that requires one of the scopes that it declares."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Check that the route declares its scopes.
@@ -76,7 +76,7 @@ def console_router() -> APIRouter:
 
 
 def viewer_of(request: Request) -> Viewer:
-    """Who sends the request.
+    """The sender of a request.
 
     Raises:
         SignInNeeded: The sender has not signed in.
@@ -94,10 +94,10 @@ def console_view(request: Request) -> ConsoleView:
 
 
 async def form_fields(request: Request) -> dict[str, str]:
-    """The fields of a form that was posted, by name.
+    """The fields of a posted form, by name.
 
     Raises:
-        InvalidRequest: The body is not a form's.
+        InvalidRequest: The body is not a form.
     """
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/x-www-form-urlencoded":
@@ -112,15 +112,15 @@ async def form_fields(request: Request) -> dict[str, str]:
         )
     except ValueError as error:
         raise InvalidRequest("the form cannot be read: send it again") from error
-    # Browsers send line ends as CR LF.
+    # Browsers send newlines as CR LF.
     return {name: value.replace("\r\n", "\n") for name, value in fields}
 
 
 def operation_of(form: Mapping[str, str]) -> str:
-    """The name of a form, by which one that is posted twice is carried out once.
+    """The id of a form, so that a form that is posted twice takes effect only once.
 
     Raises:
-        InvalidRequest: The form has no valid name.
+        InvalidRequest: The form has no valid id.
     """
     operation = form.get("operation", "")
     if not _OPERATION.fullmatch(operation):

@@ -1,4 +1,4 @@
-"""Changes of a conversation: a message to an agent, and a new history."""
+"""Changes a conversation: sends a message to an agent, or deletes the history."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def _send(
     message: str,
     key: str,
 ) -> None:
-    """Enqueue a turn; in conversations of the gateway within their tenant's limits."""
+    """Enqueue a turn; in the gateway's conversations, within the tenant's limits."""
     gateway, tenant = view.gateway, found.tenant_id
     metadata = {"console": view.viewer.name}
     public = public_id(tenant, conversation_id) if tenant else None
@@ -115,7 +115,7 @@ async def start(request: Request, view: View, form: Form) -> Response:
     """Begin a conversation of the viewer's tenant with a message."""
     operation = operation_of(form)
     tenant = view.viewer.tenant
-    # From the form's own name, so that a repeat begins no second conversation.
+    # Derived from the form's own id, so that a repeat does not start a second conversation.
     public = str(uuid.UUID(operation))
     new = NewMessage(
         agent=form.get("agent", "").strip(),

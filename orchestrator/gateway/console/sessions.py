@@ -1,4 +1,4 @@
-"""Sessions of the console: who has signed in, known to all gateways."""
+"""Sessions of the console, shared by all gateways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIX: Final = "agentapi:gateway:session:"
 
 
 class Sessions:
-    """Begins, finds and ends sessions.
+    """Starts, finds and ends sessions.
 
     Redis stores the SHA-256 of a session's token and of its key, so reading Redis reveals neither.
     The key is looked up each time: a session ends when its key is revoked.
@@ -37,7 +37,7 @@ class Sessions:
         return self._lifetime
 
     async def begin(self, secret: str) -> str:
-        """Begin a session of a key; returns its token.
+        """Start a session for a key; returns its token.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -69,7 +69,7 @@ class Sessions:
 
 
 def name_of(token: str) -> str:
-    """A session's name, from which its token cannot be derived."""
+    """The stored name of a session, from which its token cannot be derived."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 

@@ -13,14 +13,14 @@ SHORT: Final = 2_000
 """Maximum characters of a text on a page, unless the full text is requested."""
 
 _INVISIBLE: Final = re.compile(
-    # Control characters but for tabs and line ends; what turns the direction of text around, or
-    # hides text. Marks that right-to-left languages and emojis need stay as they are.
+    # Control characters except tabs and newlines, and characters that reverse or hide text. Marks
+    # that right-to-left languages and emojis need are allowed.
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
 
 
 def visible(text: object) -> str:
-    """Text with its control characters as visible signs.
+    """Text with its control characters replaced by visible symbols.
 
     Readers cannot be misled: no character moves the surrounding text or hides a part of it.
     """
@@ -80,7 +80,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(seconds: float | None) -> str:
-    """How long ago a time was; "" for None."""
+    """The time since a moment; "" for None."""
     if seconds is None:
         return ""
     past = time.time() - seconds

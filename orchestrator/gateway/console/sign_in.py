@@ -29,7 +29,7 @@ async def sign_in_page(
 @router.post("/sign-in")
 @public
 async def sign_in(request: Request, form: Form) -> Response:
-    """Begin a session of a key."""
+    """Start a session for a key."""
     gateway: Gateway = request.app.state.gateway
     secret, address = form.get("key", "").strip(), own_address(form.get("next"))
     peer = request.client.host if request.client else "-"
@@ -52,7 +52,7 @@ async def sign_in(request: Request, form: Form) -> Response:
             f"{key.tenant} --scope read"
         )
         return page(request, "sign_in.html", status=403, next=address, failed=failed)
-    # Whoever had this browser before is signed out: a token is never used by two.
+    # Sign out the browser's previous user, so that no token is used by two people.
     await _end(request)
     token = await gateway.sessions.begin(secret)
     answer = go_to(request, address)

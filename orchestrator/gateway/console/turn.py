@@ -33,12 +33,12 @@ EVENTS: Final = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventEntry:
-    """An event, or neighbouring pieces of what a model says.
+    """An event, or several consecutive pieces of a model's text.
 
     Attributes:
         number: Number of the first event.
         last: Number of the last event.
-        data: As JSON.
+        data: Data of the event, as JSON.
     """
 
     number: int
@@ -116,7 +116,7 @@ async def show(
 
 
 def _fork_steps(timeline: Timeline) -> list[tuple[int, str]]:
-    """Where a fork may begin, in words."""
+    """Descriptions of the steps at which a fork can begin."""
     names = {
         step.index: f"the model call at step {step.index} ({step.name or 'unknown model'})"
         for step in timeline.steps
@@ -141,7 +141,7 @@ _SAID: Final = {EventType.DELTA: "text", EventType.CALL_DELTA: "arguments"}
 
 
 def _reply(turn: Turn, timeline: Timeline, events: Sequence[Event]) -> str:
-    """The turn's reply, or the part of it so far."""
+    """The turn's reply, or the text so far."""
     if turn.status is TurnStatus.COMPLETED:
         last = timeline.steps[-1] if timeline.steps else None
         return _step(last).text if last is not None else ""
@@ -150,13 +150,14 @@ def _reply(turn: Turn, timeline: Timeline, events: Sequence[Event]) -> str:
         if event.type is EventType.DELTA:
             said.append(str(event.data.get("text", "")))
         else:
-            # It belongs to a step that was recorded, or to an attempt that was lost.
+            # The text belongs to a recorded step or to a lost attempt.
             said.clear()
     return "" if turn.status.ended else "".join(said).strip()
 
 
 def _joined(events: Sequence[Event]) -> list[tuple[Event, int]]:
-    """Events, with neighbouring pieces of a text as one; each with the number of its last piece."""
+    """Join consecutive pieces of text into one event; returns each with the number of its last
+    piece."""
     found: list[tuple[Event, int]] = []
     for event in events:
         before = found[-1][0] if found else None

@@ -50,7 +50,7 @@ class ConsoleView:
         self.viewer = viewer
 
     def sees(self, tenant_id: str | None) -> bool:
-        """Whether the viewer sees what belongs to a tenant; None for what belongs to none."""
+        """Whether the viewer may see data of a tenant; None means data without a tenant."""
         return self.viewer.operates or tenant_id == self.viewer.tenant
 
     async def turn(self, turn_id: str) -> Turn:
@@ -95,7 +95,7 @@ class ConsoleView:
         While a cluster shard is unavailable, the page has the turns of the others; see `gap`.
 
         Args:
-            query: Which turns.
+            query: Selects the turns.
             limit: Maximum number of turns.
             cursor: From the previous page.
             fresh: Whether to read again, instead of returning another browser's recent answer.
@@ -117,7 +117,8 @@ class ConsoleView:
     async def conversations(
         self, query: ConversationQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
     ) -> Paged[ConversationSummary]:
-        """A page of the conversations that the viewer sees, newest first; raises like `turns`."""
+        """A page of the conversations that the viewer sees, newest first. Raises the same errors as
+        `turns`."""
         own = query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
 
         async def read() -> Paged[ConversationSummary]:
@@ -131,7 +132,7 @@ class ConsoleView:
     async def approvals(
         self, query: TurnQuery, limit: int, cursor: str | None = None, *, fresh: bool = True
     ) -> Paged[PendingCall]:
-        """A page of tool calls that wait for a decision; raises like `turns`."""
+        """A page of tool calls that wait for a decision. Raises the same errors as `turns`."""
         own = self._own(query)
 
         async def read() -> Paged[PendingCall]:
@@ -148,7 +149,7 @@ class ConsoleView:
         return f"{page.missing}." if self.viewer.operates else PART_MISSING
 
     async def timeline(self, turn_id: str, *, fresh: bool = True) -> Timeline:
-        """What happened to a turn that `turn` has shown, as far as the viewer may see it.
+        """The timeline of a turn that `turn` has returned, limited to what the viewer may see.
 
         Raises:
             TurnNotFound: It no longer exists.
@@ -164,14 +165,14 @@ class ConsoleView:
         return found if self.viewer.operates else found.without_workers()
 
     async def _shared(self, key: Hashable, fresh: bool, read: Callable[[], Awaitable[T]]) -> T:
-        # The key has the tenant in it: no answer for one viewer reaches another who sees less.
+        # The key contains the tenant, so that no answer reaches a viewer who may see less.
         return await self.gateway.shared.get(key, 0.0 if fresh else MAX_AGE, read)
 
     def _own(self, query: TurnQuery) -> TurnQuery:
         return query if self.viewer.operates else replace(query, tenant_id=self.viewer.tenant)
 
     def name_of(self, conversation_id: str) -> str:
-        """A conversation's name on pages; for viewers of one tenant, as in its API."""
+        """A conversation's name on pages; for viewers of one tenant, its id in the API."""
         if self.viewer.operates:
             return conversation_id
         return public_id(self.viewer.tenant, conversation_id) or conversation_id

@@ -39,7 +39,7 @@ async def delete_conversation(view: TenantView, conversation_id: str) -> None:
     stopping: set[str] = set()
     dropped = await store.drop(internal, view.tenant, operation)
     while isinstance(dropped, Unended):
-        # Newest first: otherwise the end of each would start the next.
+        # Newest first, because otherwise the end of each turn would start the next.
         for turn_id in reversed(dropped.turn_ids):
             if await _cancel_and_forget(view, internal, turn_id):
                 stopping.discard(turn_id)
@@ -100,8 +100,8 @@ def after_reply(view: TenantView, turn: Turn) -> BackgroundTask | None:
 
 
 def after_stream(view: TenantView, turn: Turn) -> BackgroundTask | None:
-    """The same for a turn whose events were sent. A client that disconnected early may read the
-    rest."""
+    """The same for a turn whose events were sent. A client that disconnected early can still read
+    the rest."""
 
     async def forget() -> None:
         with suppress(AgentAPIError):
@@ -142,7 +142,7 @@ async def _messages_if_alone(view: TenantView, turn: Turn, seeded: int) -> int |
 
 
 async def _cancel_and_forget(view: TenantView, conversation_id: str, turn_id: str) -> bool:
-    """Returns whether nothing of the turn is left."""
+    """Cancel and delete a turn; returns whether nothing of it is left."""
     try:
         await view.gateway.call(lambda orchestrator: orchestrator.cancel(turn_id))
     except TurnNotFound:

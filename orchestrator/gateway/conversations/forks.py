@@ -83,11 +83,11 @@ async def continue_turn(
         view: The caller's view.
         turn_id: The turn to continue.
         operation: Identifies the new turn.
-        always_copy: Whether it runs in a copy in any case, which lives as long as turns that are
-            not to be stored.
+        always_copy: Whether it always runs in a copy, which is kept as long as turns that are not
+            stored.
 
     Raises:
-        InvalidRequest: There is no such turn, or it is another tenant's; there is nothing to
+        InvalidRequest: The turn does not exist or belongs to another tenant; or there is nothing to
             continue, or too much to copy.
         StoreUnavailable: Redis cannot be reached.
     """
@@ -105,10 +105,10 @@ async def continue_turn(
 
 
 async def turn_to_continue(view: TenantView, turn_id: str) -> Turn:
-    """A turn that a request continues.
+    """Find the turn that a request continues.
 
     Raises:
-        InvalidRequest: It does not exist, or is not kept.
+        InvalidRequest: It does not exist, or is not stored.
         StoreUnavailable: Redis cannot be reached.
     """
     try:

@@ -30,8 +30,8 @@ SCAN_BYTES: Final = 1_048_576
 
 
 class History:
-    """A tenant's conversation. One that does not exist, or belongs to another tenant, reads as
-    None."""
+    """Reads a tenant's conversation. Reads return None if it does not exist or belongs to another
+    tenant."""
 
     def __init__(self, store: Conversations, conversation_id: str, tenant: str) -> None:
         """Create the reader; nothing is read yet.
@@ -72,7 +72,7 @@ class History:
 
         Args:
             start: The first position.
-            count: The most messages to read.
+            count: Maximum number of messages to read.
             most: Bytes after which reading stops.
 
         Returns:
@@ -138,7 +138,7 @@ class History:
             yield group[::-1]
 
     async def seek(self, turn_id: str) -> Place | None:
-        """Where a turn, or an item that a client added, ends.
+        """The position where a turn, or an item that a client added, ends.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.

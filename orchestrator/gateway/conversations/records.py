@@ -56,12 +56,12 @@ class Conversations:
         client: redis.asyncio.Redis,
         bring_back: Callable[[Absent], object] | None = None,
     ) -> None:
-        """Connects when first used.
+        """Create the store; it connects when first used.
 
         Args:
             settings: Address of Redis.
-            client: A client of it.
-            bring_back: Brings records back from the archive, if there is one.
+            client: A client of that Redis.
+            bring_back: Restores records from the archive, if there is one.
         """
         self._settings = settings
         self._client = client
@@ -86,7 +86,7 @@ class Conversations:
         Args:
             conversation_id: Its id in Redis.
             tenant: The tenant that it must belong to.
-            make: Whether to create it when it does not exist.
+            make: Whether to create it if it does not exist.
             user: The user that a new conversation begins with.
             metadata: Its new metadata; unchanged when not given.
             idle: Seconds of inactivity after which it is deleted; unchanged when not given.
@@ -274,7 +274,8 @@ class Conversations:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        # Given back after each step, so that a tenant's short reads pass between its long ones.
+        # Release the slot after each step, so that a tenant's short reads can run between long
+        # ones.
         async with self._steps.slot(tenant):
             return await self.run(run)
 

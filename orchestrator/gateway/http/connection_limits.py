@@ -177,8 +177,8 @@ class GuardedProtocol(H11Protocol):
             self._expect(None)
 
     def _expect(self, what: str | None, seconds: float = 0.0) -> None:
-        """Start the timer for something. A timer that already runs for it goes on."""
-        # Not restarted by each byte: sending slowly must not extend the time.
+        """Start the timer for something. If it already runs for that, it continues."""
+        # Bytes do not restart it, because sending slowly must not extend the time.
         if what == self._expected:
             return
         if self._timer is not None:

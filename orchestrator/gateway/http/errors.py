@@ -275,7 +275,7 @@ def _problem_of(error: Exception) -> Problem:
             )
         case TurnFailed():
             status, kind = failure_status(error.error_code)
-            # The turn has run: a client that repeated the request would run it twice.
+            # The turn has run, so a repeated request would run it twice.
             headers = _retry_headers(False, None)
             return _plain(error, status, kind, headers, code=error.error_code)
         case UnknownAgent():
@@ -331,7 +331,7 @@ def _retry_headers(retry: bool | None, after: float | None) -> dict[str, str]:
     if retry is not None:
         headers["x-should-retry"] = "true" if retry else "false"
     if after is not None:
-        # Whole seconds, rounded up: a client that comes too early is only refused again.
+        # Whole seconds, rounded up, because a client that repeats too early is refused again.
         headers["retry-after"] = str(max(1, -int(-after // 1)))
         headers["retry-after-ms"] = str(max(1, round(after * 1000)))
     return headers

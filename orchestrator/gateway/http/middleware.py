@@ -41,8 +41,8 @@ class RequestGate:
 
         Args:
             app: The application.
-            authenticator: Decides who may pass.
-            bodies: Reads their bodies.
+            authenticator: Decides which requests are served.
+            bodies: Reads the bodies of requests.
         """
         self._app = app
         self._authenticator = authenticator
@@ -73,12 +73,13 @@ class RequestGate:
     ) -> None:
         state = scope["state"]
         try:
-            # Before the body: a client without a key must not make us hold a megabyte in memory.
+            # Authenticate before reading the body, so that a client without a key cannot fill the
+            # memory.
             await self._authenticator.authenticate(scope, headers)
             # The whole body is read here, so that routes never wait for a client while they hold a
             # slot.
             body = await self._bodies.read(receive, headers)
-            # Only now: a client that sends its body slowly occupies no slot.
+            # Only now, so that a client that sends its body slowly occupies no slot.
             await exchange.take_slot()
             await self._app(scope, _replay(body, receive), exchange.send)
         except AgentAPIError as error:
@@ -123,7 +124,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            # The work is done. A stream, or a client that reads slowly, occupies no slot.
+            # The work is done, so a stream or a slow reader occupies no slot.
             self.release_slot()
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -170,7 +171,7 @@ class _Exchange:
 
 
 def _answers_head(path: str) -> bool:
-    """Whether a path answers HEAD, as monitors and load balancers send it."""
+    """Whether a path answers HEAD, which monitors and load balancers send."""
     return path in PUBLIC_PATHS or path == "/v1/models" or path.startswith("/v1/models/")
 
 

@@ -1,4 +1,4 @@
-"""How a stream tells its client that it ends before the turn does."""
+"""Errors with which a stream ends before its turn."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CLOSED: Final[Mapping[Closed, str]] = {
 
 
 def stream_problem(error: Exception, tenant: str, turn_id: str) -> Problem:
-    """How a client sees an error in the middle of a stream.
+    """Convert an error in the middle of a stream for its client.
 
-    Only the log says which error it was when it is not one of ours.
+    For an error that is not agentapi's own, only the log has the details.
     """
     problem = problem_of(error, tenant)
     if isinstance(error, AgentAPIError):

@@ -1,4 +1,4 @@
-"""Requests that belong to a trace of their caller."""
+"""Continues the traces of callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_callers_trace(headers: Headers) -> Iterator[None]:
         return
     given = given.strip()
     state = ",".join(headers.getlist("tracestate"))
-    # A state that is not valid is left out; the trace is the caller's all the same.
+    # An invalid state is dropped, but the trace still continues.
     parent = context_from(f"{given} {state}".strip()) or context_from(given)
     if parent is None:
         yield

@@ -163,7 +163,7 @@ def _round_of(found: Sequence[Entry], call_id: str) -> int | None:
 async def answered_by(
     view: TenantView, entries: Sequence[Entry], *, named: str | None, whole: bool
 ) -> Answered | None:
-    """The turn whose calls a request answers; None if it continues no turn.
+    """Find the turn whose calls a request answers; None if it continues no turn.
 
     Args:
         view: The caller's view.
@@ -200,7 +200,7 @@ async def answered_by(
 
 
 async def _asks(view: TenantView, turn: Turn) -> bool:
-    """Whether a turn waits for its client."""
+    """Whether a turn is waiting for its client."""
     if turn.status.ended or not turn.segments:
         return False
     pending = await view.pending(turn.turn_id)
@@ -208,13 +208,13 @@ async def _asks(view: TenantView, turn: Turn) -> bool:
 
 
 def _goes_on(turn: Turn, entries: Sequence[Entry]) -> bool:
-    """Whether a request with the whole conversation begins with the turn's own beginning."""
+    """Whether a request with the whole conversation begins like the turn's own request."""
     labels = labels_of(turn)
     return labels.opening is not None and labels.opening == opening_of(entries[: labels.said])
 
 
 async def go_on(view: TenantView, answered: Answered, following: Following) -> int | None:
-    """Continue a turn with the answers; returns the number of the part that begins.
+    """Continue a turn with the answers; returns the number of its new part.
 
     Returns:
         The part; None if the calls no longer wait for these answers.
@@ -257,7 +257,7 @@ async def go_on(view: TenantView, answered: Answered, following: Following) -> i
                 param="input",
                 code="missing_output",
             )
-        # The client continued without it, which must always be possible.
+        # The client continued without it, which must always be allowed.
         outputs[call.call_id] = NOT_ANSWERED
     part = len(ends_of(turn))
     verdicts = {
@@ -295,7 +295,7 @@ def _known_part(
     made: Sequence[Message],
     ids: Mapping[str, str],
 ) -> int | None:
-    """The part that the same answers have already begun, if the request is a repeat."""
+    """The part that the same answers already started, if the request is a repeat."""
     results = {m.call_id: m for m in made if isinstance(m, ToolMessage)}
     longest = view.gateway.settings.max_tool_result_bytes
     then = [message.text for message in answered.then]
@@ -338,7 +338,7 @@ def _refuse_other_verdicts(turn: Turn, answered: Answered) -> None:
     """Refuse decisions about calls that an earlier request decided differently.
 
     Raises:
-        Conflict: There is one.
+        Conflict: There is such a decision.
     """
     for data in turn.parts.values():
         for asked, approved in labels_in(turn, data).decisions.items():
@@ -360,7 +360,7 @@ def _decision(given: ApprovalDecision) -> Decision:
 def _continuation(
     turn: Turn, part: int, following: Following, verdicts: Mapping[str, bool]
 ) -> Continuation:
-    # Agents of a client that hand over to each other have their own instructions.
+    # A client's agents that hand over to each other have different instructions.
     options = replace(following.options or RequestOptions(), store=turn.stored)
     client = following.tools.client or ClientTools()
     old, before = turn.client_tools or ClientTools(), {}
@@ -426,7 +426,7 @@ def refuse_unanswered(named: bool, entries: Sequence[Entry]) -> None:
     """Refuse answers that no turn waits for, in a request that names its conversation.
 
     Raises:
-        Conflict: There are some.
+        Conflict: There are such answers.
     """
     given = [e for e in entries if isinstance(e, FunctionOutput | ApprovalDecision)]
     if named and given:

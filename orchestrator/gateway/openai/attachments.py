@@ -70,7 +70,7 @@ def _decoded(url: Any, place: str) -> tuple[str, bytes]:
     try:
         data = base64.b64decode(found["data"], validate=True) if found else b""
     except ValueError:
-        # It is not base64, or not ASCII.
+        # The data is not base64 or not ASCII.
         data = b""
     if found is None or not data:
         raise InvalidRequest(

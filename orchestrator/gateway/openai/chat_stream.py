@@ -28,14 +28,14 @@ class _Call:
 
 
 class ChatStream:
-    """Turns events into chunks.
+    """Translates events to chunks.
 
     Attributes:
         broken: Whether text that was produced again differs from the text sent before.
     """
 
     def __init__(self, turn: Turn, *, include_usage: bool, number: int = 0) -> None:
-        """Begin before the first event.
+        """Start before the first event.
 
         Args:
             turn: The turn, in any state.
@@ -72,8 +72,8 @@ class ChatStream:
                 key = "refusal" if event.data.get("refusal") else "content"
                 yield from self._delta(str(event.data["text"]), key)
             case EventType.RESET:
-                # The text comes once more: it is compared instead of sent until it is longer than
-                # before. A part that was recorded does not come again.
+                # The text is produced again, so compare it instead of sending it until it is longer
+                # than before. Recorded parts are not produced again.
                 self._again = self._part
                 for call in self._calls.values():
                     call.again = ""
@@ -97,7 +97,7 @@ class ChatStream:
             yield chat_error(part.turn)
             return
         responses, text = part.responses(), part.text
-        # The text of a response with calls was recorded, and has been sent.
+        # The text of a response with calls was recorded and has already been sent.
         if not responses or responses[-1][0] >= self._responses or not self._turn.stream:
             if text.startswith(self._shown):
                 if len(text) > len(self._shown):

@@ -132,7 +132,7 @@ async def delete_item(conversation: str, item: str, view: View) -> dict[str, Any
                 "conversation, or keep the item",
                 param="item_id",
             )
-        # Fails if the removal of another message has just moved this one: then find it again.
+        # Fails if another message was just removed and this one moved; then find it again.
         removed = await view.remove(conversation, found)
     return _to_json(conversation, await view.conversation(conversation))
 

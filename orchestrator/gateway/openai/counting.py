@@ -95,7 +95,7 @@ async def count_input_tokens(body: CountTokens, view: View) -> OrjsonResponse:
         messages = [*await _history(view, view.internal(conversation), None), *messages]
     instructions = [body.instructions or "", *(each.text for each in said.instructions)]
     agent = view.gateway.agents.definitions.get(body.model or "")
-    # What a function would return depends on the turn, and there is none.
+    # A prompt that is a function depends on the turn, and there is no turn here.
     if agent is not None and isinstance(agent.system_prompt, str):
         instructions.insert(0, agent.system_prompt)
     prompt = "\n\n".join(text for text in instructions if text)
@@ -179,7 +179,7 @@ async def _messages(
 
 
 async def _history(view: TenantView, internal: str, turn_id: str | None) -> Sequence[Message]:
-    """A conversation, up to a turn if one is given."""
+    """The messages of a conversation, up to a turn if one is given."""
     history = view.history_of(internal)
     last = 2**53
     if turn_id is not None:

@@ -48,12 +48,12 @@ async def decide(agents: AgentDirectory, agent: str, asked: Asked) -> Decided:
 
     Raises:
         UnknownAgent: The agent does not exist.
-        UnsupportedParameter: The agent does not let requests decide it.
+        UnsupportedParameter: The agent does not allow requests to set a parameter.
         InvalidRequest: A requested schema is not valid.
     """
     if asked.options.empty:
         return Decided(options=None, ignored=asked.ignored)
-    # Asks the workers again about an agent that is not known, which may be new.
+    # Asks the workers again about an unknown agent, which may be new.
     await agents.check(agent)
     known = await agents.accepted(agent)
     if known is None:

@@ -1,4 +1,4 @@
-"""How turns end, in the terms of OpenAI's API."""
+"""Translates the ends of turns to OpenAI's API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TOO_MANY_REQUESTS: Final = 429
 
 
 def is_cut(reason: FinishReason | None) -> bool:
-    """Whether a text is incomplete; a refusal is complete."""
+    """Whether a text was cut off; a refusal is complete."""
     return reason in _INCOMPLETE
 
 
@@ -49,12 +49,13 @@ def chat_finish_reason(turn: Turn) -> str:
 
 
 def goes_on(step: Mapping[str, Any]) -> bool:
-    """Whether, by the data of a step's event, its text continues in the next step."""
+    """Whether a step's text continues in the next step, according to its event."""
     return step.get("finish_reason") == FinishReason.LENGTH and not step["tools"]
 
 
 def response_error(error: TurnError) -> dict[str, str]:
-    """Why a response failed. OpenAI's clients know a closed set of codes; the message has ours."""
+    """Why a response failed. OpenAI's clients know a fixed set of codes; the message contains
+    ours."""
     code = "server_error"
     if error.status == _TOO_MANY_REQUESTS:
         code = "rate_limit_exceeded"
@@ -72,5 +73,5 @@ def chat_error(turn: Turn) -> dict[str, Any]:
 
 
 def error_text(error: TurnError) -> str:
-    """A turn's error as clients may see it."""
+    """A turn's error text for clients."""
     return f"{error.code}: {public_text(error.message, error.code)}"

@@ -1,4 +1,4 @@
-"""Calls of functions in a request: the calls, their outputs, and decisions about calls."""
+"""Reads function calls in a request: the calls, their outputs, and decisions about calls."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionCall:
-    """A call of a function that the client makes, as the client gives it back.
+    """A function call that the client executes, as the client sends it back.
 
     Attributes:
-        call_id: What its output refers to.
+        call_id: The id that its output refers to.
         arguments: Its arguments as they were sent, usually a JSON object.
         id: Its id as an item, if it was one.
     """
@@ -37,7 +37,7 @@ class FunctionCall:
     id: str | None = None
 
     def as_call(self) -> ToolCall:
-        """The call as a history has it."""
+        """The call in the form of a history."""
         try:
             arguments = orjson.loads(self.arguments or "{}")
         except orjson.JSONDecodeError:
@@ -87,7 +87,7 @@ class FunctionRound:
         text: The response's text.
         calls: The calls.
         outputs: Outputs by call id.
-        id: Nothing: several items have become one entry.
+        id: None, because several items became one entry.
     """
 
     text: str
@@ -96,7 +96,7 @@ class FunctionRound:
     id: str | None = None
 
     def messages(self, key: str | None = None) -> Iterator[Message]:
-        """The messages of a history; every call has a result."""
+        """The messages for a history. Every call has a result."""
         key = key or new_message_key()
         calls = tuple(call.as_call() for call in self.calls)
         yield AssistantMessage(content=self.text, tool_calls=calls, turn_id=key)

@@ -1,4 +1,4 @@
-"""Functions that a request brings: `tools`, `tool_choice` and `parallel_tool_calls`."""
+"""Reads a request's functions: `tools`, `tool_choice` and `parallel_tool_calls`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ _FUNCTION_FIELDS: Final = frozenset({"type", "name", "description", "parameters"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskedTools:
-    """What a request says about tools.
+    """The tool parameters of a request.
 
     Attributes:
-        client: The client's functions; None if it brings none.
-        approvals_elsewhere: Whether others decide about calls of the agent's own tools.
+        client: The client's functions; None if there are none.
+        approvals_elsewhere: Whether others than the client decide about calls of the agent's own
+            tools.
     """
 
     client: ClientTools | None = None
@@ -49,7 +50,7 @@ def tools_of(
     *,
     nested: bool,
 ) -> AskedTools:
-    """Read what a request says about tools.
+    """Read the tool parameters of a request.
 
     Args:
         tools: The parameter `tools`.
@@ -58,7 +59,7 @@ def tools_of(
         nested: Whether functions are nested in an object, as in chat completions.
 
     Raises:
-        InvalidRequest: It is not valid; names the place.
+        InvalidRequest: A parameter is not valid; the error names the place.
     """
     found: list[ClientTool] = []
     elsewhere = False
@@ -91,10 +92,10 @@ def tools_of(
 
 
 def ending_at_once(asked: AskedTools) -> AskedTools:
-    """For chat completions: one that demands a call ends with it.
+    """For chat completions: let a turn that must make a call end with that call.
 
-    Clients demand calls to get structured output, and never answer them. If one does answer, its
-    messages say all that is needed to go on.
+    Clients demand calls to get structured output, and do not answer them. If a client does answer,
+    its messages contain everything needed to continue.
     """
     client = asked.client
     if client is None or client.choice is not ToolChoice.REQUIRED:
@@ -103,7 +104,7 @@ def ending_at_once(asked: AskedTools) -> AskedTools:
 
 
 def _own_tools(tool: Mapping[str, Any], place: str) -> bool:
-    """Read what a request says about the agent's own tools; whether others approve their calls."""
+    """Read the parameters of the agent's own tools; returns whether others approve their calls."""
     if tool.get("server_label") != SERVER_LABEL:
         raise UnsupportedParameter(
             f"{place} is an MCP server: the agent's definition names its MCP servers. The "
@@ -190,7 +191,7 @@ def _name(value: object, place: str) -> str:
 
 
 def shown_tools(client: ClientTools | None) -> dict[str, Any]:
-    """The fields of a response that say what its request said about tools."""
+    """The fields of a response that repeat its request's tool parameters."""
     if client is None or not client.tools:
         return {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}
     choice: Any = client.choice.value

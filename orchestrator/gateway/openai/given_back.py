@@ -36,7 +36,7 @@ from orchestrator.gateway.view import TenantView
 
 
 async def messages_of(view: TenantView, entries: Sequence[Entry]) -> list[Message]:
-    """The messages that entries of a request stand for, with keys of their own.
+    """Convert entries of a request to messages with their own keys.
 
     Args:
         view: The caller's view. Items of other tenants do not exist in it.
@@ -49,8 +49,7 @@ async def messages_of(view: TenantView, entries: Sequence[Entry]) -> list[Messag
     """
     turns = await _turns(view, entries)
     found: list[Message] = []
-    # Neighbours from one turn are looked at together: a text and the calls beside it were one
-    # message.
+    # Process adjacent entries of one turn together, because a text and its calls were one message.
     for source, neighbours in groupby(entries, _source):
         group, turn = list(neighbours), turns.get(source or "")
         found += _as_given(group) if turn is None else _of_turn(turn, group)
@@ -58,7 +57,7 @@ async def messages_of(view: TenantView, entries: Sequence[Entry]) -> list[Messag
 
 
 async def not_in(view: TenantView, internal: str, entries: Sequence[Entry]) -> Sequence[Entry]:
-    """The entries that are not items of the conversation; clients may send such items again.
+    """The entries that are not items of the conversation, since clients may send such items again.
 
     Args:
         view: The caller's view.
@@ -78,7 +77,7 @@ async def not_in(view: TenantView, internal: str, entries: Sequence[Entry]) -> S
 
 
 def _source(entry: Entry) -> str | None:
-    """The turn that an entry's item belongs to, read from the item's id; None if there is none."""
+    """The turn of an entry's item, from the item's id; None if there is none."""
     name = name_of_item(entry.id) if entry.id is not None else None
     return name if isinstance(name, str) and is_turn_id(name) else None
 
@@ -86,11 +85,11 @@ def _source(entry: Entry) -> str | None:
 async def _turns(
     view: TenantView, entries: Sequence[Entry], *, all_of_them: bool = False
 ) -> Mapping[str, Turn]:
-    """The turns that entries come from, as far as they are still kept."""
+    """The turns of the entries, if they are still stored."""
     wanted = {
         source: None
         for entry in entries
-        # A text alone says all there is to know.
+        # A text alone is complete, so its turn need not be read.
         if all_of_them or not isinstance(entry, InputMessage)
         if (source := _source(entry)) is not None
     }
@@ -119,7 +118,7 @@ def _of_turn(turn: Turn, entries: Sequence[Entry]) -> Iterator[Message]:
     for entry in entries:
         item = by_id.get(entry.id or "")
         if isinstance(entry, InputMessage):
-            # The client may have shortened it; it is free to define the history.
+            # The client may have changed the history, which it is free to define.
             yield entry.message(key)
         elif item is None:
             yield from _as_given([entry])
@@ -132,7 +131,7 @@ def _of_turn(turn: Turn, entries: Sequence[Entry]) -> Iterator[Message]:
 
 
 def _made_by(turn: Turn) -> Sequence[Message]:
-    """A turn's messages; of one that left none, the user's."""
+    """A turn's messages; if it left none, only the user's message."""
     if turn.status is TurnStatus.COMPLETED and turn.messages:
         return turn.messages
     return [UserMessage(content=turn.input, turn_id=turn.turn_id)]
@@ -148,11 +147,11 @@ def _same_texts(entries: Sequence[Entry], messages: Sequence[Message]) -> bool:
 def _pair(
     message: AssistantMessage, results: Mapping[str, ToolMessage], item_id: str, key: str
 ) -> Iterator[Message]:
-    """The one call of a message that has an item's id, with its result."""
+    """The call with an item's id in a message, with its result."""
     for call in message.tool_calls:
         result = results.get(call.id)
         if result is not None and call_item_id(message.turn_id or "", call.id) == item_id:
-            # What a provider wants back belongs to the whole response, so it stays out.
+            # Data that a provider needs back belongs to the whole response, so leave it out.
             yield AssistantMessage(content="", tool_calls=(call,), turn_id=key, model=message.model)
             yield replace(result, turn_id=key)
 
@@ -174,13 +173,13 @@ def _as_given(entries: Sequence[Entry]) -> Iterator[Message]:
             case FunctionRound():
                 yield from entry.messages()
             case FunctionCall() | FunctionOutput() | ApprovalDecision():
-                # `rounds` has made whole rounds of those that belong to the history.
+                # `rounds` has already combined those that belong to the history.
                 continue
 
 
 def _given_pair(given: GivenCall) -> Iterator[Message]:
     if given.output is None:
-        # A history has no calls without results.
+        # A history must not have calls without results.
         return
     key = new_message_key()
     try:

@@ -54,7 +54,7 @@ class InputMessage:
     """A message of a request.
 
     Attributes:
-        id: The id that it has as an item, if it was one.
+        id: Its id as an item, if it was one.
     """
 
     role: Literal["user", "assistant"]
@@ -66,7 +66,7 @@ class InputMessage:
         """The message as it is added to a history without a turn.
 
         Args:
-            key: Takes the place of a turn's id; a new one when not given.
+            key: Replaces the turn's id; a new key when not given.
 
         Raises:
             UnsupportedParameter: It has images or files, whose bytes are stored with a turn. Only
@@ -137,7 +137,7 @@ class Input:
     instructions: Sequence[Instruction] = ()
 
     def conversation(self, param: str) -> Sequence[Entry]:
-        """The entries, where instructions have no place.
+        """The entries, for requests in which instructions are not allowed.
 
         Raises:
             UnsupportedParameter: There are instructions.
@@ -187,7 +187,7 @@ def from_items(items: Sequence[Any], name: str) -> Input:
             case "mcp_approval_response":
                 entries.append(approval(fields, place))
             case "mcp_approval_request":
-                # What was asked stands in the turn.
+                # The turn contains the request for approval.
                 continue
             case "item_reference":
                 entries.append(Reference(id=_text(fields, "id", place), place=place))
@@ -299,7 +299,7 @@ def _summary(fields: Mapping[str, Any], place: str) -> InputMessage:
             f"{place} is not a compaction that this gateway made (POST /v1/responses/compact)",
             param=f"{place}.encrypted_content",
         )
-    # Of the user: some providers take no history that begins with the assistant.
+    # A user message, because some providers refuse a history that begins with the assistant.
     return InputMessage(role="user", text=f"{_EARLIER}\n{summary}")
 
 
@@ -338,7 +338,7 @@ def _content(
 ) -> tuple[str, tuple[Image | File, ...]]:
     content = fields.get("content")
     if role == "assistant" and not content and isinstance(fields.get("refusal"), str):
-        # What the model said instead of a reply.
+        # The refusal that the model gave instead of a reply.
         content = fields["refusal"]
     place = f"{place}.content"
     if isinstance(content, str):

@@ -1,4 +1,4 @@
-"""Reads the items of a conversation, and no more messages than a page needs."""
+"""Reads the items of a conversation, with only as many messages as a page needs."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class ItemReader:
         self._positions = positions
 
     async def page(self, *, after: str | None, limit: int, order: str) -> dict[str, Any]:
-        """A page of the list; a short one if its items are large.
+        """A page of the list, which is short if its items are large.
 
         Args:
             after: Id of the last item of the previous page.
-            limit: Items at most.
+            limit: Maximum number of items.
             order: ``asc`` or ``desc``.
 
         Raises:
@@ -121,7 +121,7 @@ class ItemReader:
                     seen = seen or item.item.id == after
 
     async def _at(self, item_id: str, position: int) -> Found | None:
-        """The item, if it belongs to the group of messages at a position."""
+        """Find the item in the group of messages at a position."""
         async with aclosing(self._history.down(position)) as below:
             # The position may be in the middle of its group.
             group = await anext(below, None)

@@ -72,7 +72,7 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
         key = key_of(message, position)
         match message:
             case UserMessage():
-                # A turn has more than one if messages have joined it.
+                # A turn has several user messages if others have joined it.
                 number = said[key] = said.get(key, -1) + 1
                 item = user_item(key, message.content, number)
                 yield Item(item=item, message=message, position=position)
@@ -96,7 +96,7 @@ def items_of(messages: Sequence[Message], first: int = 0) -> Iterator[Item]:
 
 
 def function_item(call_id: str, call: ToolCall) -> dict[str, Any]:
-    """A call of a function that the client makes."""
+    """A function call that the client executes."""
     return {
         **bare_function_item(call_id, call.name, "completed"),
         "arguments": arguments_of(call),
@@ -104,7 +104,7 @@ def function_item(call_id: str, call: ToolCall) -> dict[str, Any]:
 
 
 def bare_function_item(call_id: str, name: str, status: str) -> dict[str, Any]:
-    """A call of a function without its arguments."""
+    """A function call without its arguments."""
     return {
         "id": function_item_id(call_id),
         "type": "function_call",
@@ -116,7 +116,7 @@ def bare_function_item(call_id: str, name: str, status: str) -> dict[str, Any]:
 
 
 def output_item(call_id: str, text: str) -> dict[str, Any]:
-    """The output of a call of a function."""
+    """The output of a function call."""
     return {
         "id": output_item_id(call_id),
         "type": "function_call_output",
@@ -145,7 +145,7 @@ def arguments_of(call: ToolCall) -> str:
 
 
 def same_json(text: str, other: str) -> bool:
-    """Whether two texts are the same JSON, perhaps with other spaces."""
+    """Whether two texts are the same JSON, apart from whitespace."""
     try:
         return bool(text == other or orjson.loads(text) == orjson.loads(other))
     except orjson.JSONDecodeError:
@@ -247,9 +247,9 @@ def page(
     Args:
         items: All items, oldest first.
         after: Id of the last item of the previous page.
-        limit: Items at most.
+        limit: Maximum number of items.
         order: ``asc`` or ``desc``.
-        what: What the items are, for the error.
+        what: Kind of the items, for the error.
 
     Raises:
         InvalidRequest: No item has the id `after`.

@@ -24,7 +24,7 @@ _NOTHING: Final = RequestOptions()
 
 
 def response_object(part: Part, conversation_id: str) -> dict[str, Any]:
-    """A part of a turn as a response, in its present state.
+    """A part of a turn as a response, in its current state.
 
     Args:
         part: The part.
@@ -129,7 +129,7 @@ def chat_object(part: Part) -> dict[str, Any]:
 
 
 def chat_call(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A call of a function as chat completions show it."""
+    """A function call in the form of chat completions."""
     function = {"name": item["name"], "arguments": item["arguments"]}
     return {"id": item["call_id"], "type": "function", "function": function}
 

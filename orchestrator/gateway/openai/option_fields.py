@@ -55,7 +55,7 @@ class JsonSchema(_Strict):
     strict: bool | None = None
 
     def requested(self) -> RequestedOutput:
-        """As what a reply must be."""
+        """The required form of the reply."""
         return RequestedOutput(
             name=self.name,
             schema=self.schema_,

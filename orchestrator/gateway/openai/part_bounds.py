@@ -1,4 +1,4 @@
-"""Where the parts of a turn begin and end in its events."""
+"""Finds where the parts of a turn begin and end in its events."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from orchestrator.gateway.turn_labels import labels_of
 
 
 class PartBounds:
-    """Follows a turn's events, and says which belong to one of its parts.
+    """Tells which of a turn's events belong to one of its parts.
 
     Attributes:
-        passed: How many parts have ended.
-        approvals: Ids of the calls that the newest of them asked to approve.
+        passed: Number of parts that have ended.
+        approvals: Ids of the calls for which the last of them requested approval.
     """
 
     def __init__(self, turn: Turn, number: int) -> None:
-        """Begin before the first event.
+        """Start before the first event.
 
         Args:
             turn: The turn, in any state.
@@ -29,7 +29,7 @@ class PartBounds:
         self.approvals: frozenset[str] = frozenset()
 
     def within(self, event: Event) -> bool:
-        """Whether an event belongs to the part; called for each, in order."""
+        """Whether an event belongs to the part. Call it for all events in order."""
         if event.type is EventType.PARKED:
             self._parked(event)
         return self.passed == self._number
@@ -37,7 +37,7 @@ class PartBounds:
     def _parked(self, event: Event) -> None:
         reason, responses = event.data.get("reason"), event.data.get("responses")
         asks = reason == "client" or (reason == "approval" and not self._elsewhere)
-        # A turn that parks again without a new response asks the same again.
+        # A turn that parks again without a new response repeats its question.
         if asks and isinstance(responses, int) and responses != self._responses:
             self._responses = responses
             self.passed += 1
@@ -46,6 +46,6 @@ class PartBounds:
 
 
 def is_response(event: Event) -> bool:
-    """Whether the event of a step is of a model's response that counts."""
+    """Whether the event of a step is of an accepted model response."""
     data = event.data
     return data["kind"] == "model" and not data.get("rejected") and not goes_on(data)

@@ -36,7 +36,7 @@ from orchestrator.gateway.view import TenantView
 
 
 def ends_of(turn: Turn) -> list[Segment]:
-    """Where parts of a turn end because it asks its client."""
+    """The positions at which parts of a turn end because it asks its client."""
     if not turn.segments:
         return []
     elsewhere = labels_of(turn).approvals_elsewhere
@@ -44,7 +44,7 @@ def ends_of(turn: Turn) -> list[Segment]:
 
 
 def first_response(turn: Turn) -> int:
-    """The number of the turn's own first response, after those that its request brought."""
+    """The number of the turn's own first response, after those that its request supplied."""
     return sum(isinstance(message, AssistantMessage) for message in turn.prior)
 
 
@@ -55,9 +55,9 @@ class Part:
     Attributes:
         turn: The turn.
         number: The part's number, from 0.
-        begins: The end of the part before it; None for the first.
+        begins: The end of the previous part; None for the first.
         ends: Its own end, if it asked its client; None for the last.
-        made: All messages of the turn, as far as they are known.
+        made: All known messages of the turn.
     """
 
     turn: Turn
@@ -73,7 +73,7 @@ class Part:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """How the part's last response ended; None if it asks its client, or is not there yet."""
+        """How the part's last response ended; None if it asks its client or does not exist yet."""
         return self.turn.finish_reason if self.ends is None else None
 
     @property
@@ -86,18 +86,18 @@ class Part:
 
     @property
     def options(self) -> RequestOptions | None:
-        """What the part's request decided."""
+        """The options of the part's request."""
         data = self._before("options")
         return self.turn.options if data is None else RequestOptions.from_json(data.encode())
 
     @property
     def client_tools(self) -> ClientTools | None:
-        """The functions that the part's request brought."""
+        """The functions that the part's request declared."""
         data = self._before("client_tools")
         return self.turn.client_tools if data is None else ClientTools.from_json(data)
 
     def _before(self, name: str) -> str | None:
-        """What counted in the part, if a later request has changed it."""
+        """The values that applied in the part, if a later request has changed them."""
         for number in sorted(self.turn.parts):
             before = labels_in(self.turn, self.turn.parts[number]).before
             if number > self.number and name in before:
@@ -106,7 +106,7 @@ class Part:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of the request that made the part."""
+        """The metadata of the part's request."""
         turn = self.turn
         return own_metadata(turn.parts.get(self.number, {}) if self.number else turn.metadata)
 
@@ -147,7 +147,7 @@ class Part:
         return responses[-1][1].content if responses else ""
 
     def calls(self) -> list[dict[str, Any]]:
-        """The calls that the part ended with, as items."""
+        """The calls at the end of the part, as items."""
         responses = self.responses()
         if self.status is not TurnStatus.COMPLETED or not responses:
             return []
@@ -178,7 +178,7 @@ class Part:
         return items
 
     def input(self) -> list[dict[str, Any]]:
-        """The items that the part's request brought: outputs, and what the user said after them."""
+        """The items of the part's request: outputs, and the user's messages after them."""
         if self.begins is None:
             return []
         number = first_response(self.turn) + self.begins.responses
@@ -191,7 +191,7 @@ class Part:
         ]
 
     def _decided(self) -> list[Any]:
-        """Calls that waited for an approval at the end of the part before."""
+        """Calls that waited for an approval at the end of the previous part."""
         if self.begins is None or not self.begins.approvals:
             return []
         number = first_response(self.turn) + self.begins.responses - 1
@@ -212,7 +212,7 @@ def _functions(turn_id: str, number: int, message: AssistantMessage) -> list[dic
 
 
 async def read_part(view: TenantView, turn: Turn, number: int) -> Part:
-    """A part of a turn.
+    """Read a part of a turn.
 
     Args:
         view: The caller's view.
@@ -245,7 +245,7 @@ async def messages_of_turn(view: TenantView, turn: Turn, *, running: bool) -> Se
     Args:
         view: The caller's view.
         turn: The turn.
-        running: Whether those of a turn without a reply are wanted: they are read.
+        running: Whether to also read the messages of a turn without a reply.
 
     Raises:
         StoreUnavailable: Redis is out of reach.
@@ -260,10 +260,10 @@ async def messages_of_turn(view: TenantView, turn: Turn, *, running: bool) -> Se
 
 
 async def _begun(view: TenantView, turn: Turn) -> bool:
-    """Whether the turn goes on after what it asked last."""
+    """Whether the turn has continued after its last question to the client."""
     if turn.status is not TurnStatus.PARKED or len(ends_of(turn)) in turn.parts:
         return True
-    # Perhaps others have decided, and no worker has taken the turn yet.
+    # Others may have decided, but no worker has claimed the turn yet.
     return not any(call.turn_id == turn.turn_id for call in await view.pending(turn.turn_id))
 
 

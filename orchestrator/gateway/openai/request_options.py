@@ -1,4 +1,4 @@
-"""What a request of OpenAI's API decides about its turn, as `RequestOptions`."""
+"""Reads the options of OpenAI's requests as `RequestOptions`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from orchestrator.gateway.openai.request_bodies import CreateChat, CreateRespons
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What a request decides.
+    """The options of a request.
 
     Attributes:
-        options: Its decisions.
-        names: The parameter behind each decision, as the client wrote it.
-        ignored: Parameters that no agent takes into account.
+        options: The options.
+        names: The parameter of each option, as the client wrote it.
+        ignored: Parameters that every agent ignores.
     """
 
     options: RequestOptions
@@ -48,7 +48,7 @@ _ANY_REASONING: Final = Reasoning()
 
 
 def asked_by_chat(body: CreateChat, instructions: Sequence[Instruction]) -> Asked:
-    """What a chat completion decides."""
+    """The options of a chat completion."""
     limit = body.max_completion_tokens or body.max_tokens
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     sampling = {
@@ -69,7 +69,7 @@ def asked_by_chat(body: CreateChat, instructions: Sequence[Instruction]) -> Aske
 
 
 def asked_by_response(body: CreateResponse, instructions: Sequence[Instruction]) -> Asked:
-    """What a response decides."""
+    """The options of a response."""
     text, reasoning = body.text or _ANY_TEXT, body.reasoning or _ANY_REASONING
     sampling = {
         **_sampling(body, "temperature", "top_p", "max_output_tokens"),
@@ -166,7 +166,7 @@ def shown_format(output: RequestedOutput | None) -> dict[str, Any]:
 
 
 def without(options: RequestOptions, names: tuple[str, ...]) -> RequestOptions:
-    """Options without some of the sampling."""
+    """Options without some sampling parameters."""
     given = options.sampling.given()
     kept = {name: value for name, value in given.items() if name not in names}
     return replace(options, sampling=Sampling(**kept))

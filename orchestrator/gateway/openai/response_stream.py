@@ -56,14 +56,14 @@ class _Text:
 
 
 class ResponseStream:
-    """Turns a turn's events into OpenAI's. Each method gives the next events, numbered.
+    """Translates a turn's events to OpenAI's. Each method returns the next numbered events.
 
     Attributes:
         sequence: Number of the newest event; -1 before the first.
     """
 
     def __init__(self, turn: Turn, conversation_id: str, number: int = 0) -> None:
-        """Begin before the first event.
+        """Start before the first event.
 
         Args:
             turn: The turn, in any state: only its constant fields are used.
@@ -105,7 +105,7 @@ class ResponseStream:
                 self._responses += 1
             return
         match event.type:
-            # Once: each attempt of a turn starts it again.
+            # Only once, although each attempt of a turn starts it again.
             case EventType.STARTED if not self._begun:
                 self._begun = True
                 yield self._event("response.in_progress", response=self._snapshot("in_progress"))
@@ -205,7 +205,7 @@ class ResponseStream:
     def _step(self, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         calls = list(zip(data.get("calls", ()), data["tools"], strict=False))
         if data["kind"] == "model" and data.get("rejected"):
-            # Not part of the response: the model is asked again.
+            # Not part of the response, because the model is asked again.
             yield from self._close("incomplete")
             self._part = ""
             return
@@ -266,7 +266,7 @@ class ResponseStream:
         )
 
     def _close_function(self, item: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rest of a call of a function."""
+        """The remaining events of a function call."""
         function = self._functions.pop(item["id"], None)
         if function is None:
             function = yield from self._open_function(item["call_id"], item["name"])
@@ -274,7 +274,7 @@ class ResponseStream:
         if same_json(function.shown, item["arguments"]):
             item = {**item, "arguments": function.shown}
         arguments = item["arguments"]
-        # A hook may have changed them: then the last event has them as they are.
+        # A hook may have changed the arguments. The last event has their final form.
         if arguments.startswith(function.shown) and len(arguments) > len(function.shown):
             yield from self._function_piece(function, arguments[len(function.shown) :])
         yield self._event(
@@ -299,7 +299,7 @@ class ResponseStream:
         """The output of a completed part that has not been sent yet."""
         responses = part.responses()
         if self._streamed and responses and responses[-1][0] >= self._responses:
-            # The reply is not a recorded step, so no event has ended its text.
+            # The reply is not a recorded step, so no event has closed its text.
             yield from self._last_text(part)
         for item in part.output():
             if call := self._calls.get(item["id"]):
@@ -314,7 +314,7 @@ class ResponseStream:
         refusal = part.finish_reason is FinishReason.REFUSAL
         shown = self._open.shown if self._open is not None else ""
         other = self._open is not None and self._open.refusal is not refusal
-        # What was shown is not how the turn ended, for example after a hook changed the text.
+        # The turn ended differently from the text shown, for example because a hook changed it.
         if other or not text.startswith(shown):
             yield from self._close("incomplete")
             shown = ""

@@ -69,14 +69,15 @@ _JSON_OR_SSE: dict[int | str, dict[str, Any]] = {
 async def create_response(body: CreateResponse, view: View, key: Key) -> Response:
     """Send a message to an agent. Wait for the reply, stream it, or do neither (background)."""
     with ExitStack() as held:
-        # Before the turn is accepted: a later refusal would leave a turn without a waiting client.
+        # Check before the turn is accepted: a later refusal would leave a turn that nobody waits
+        # for.
         if body.stream or not body.background:
             held.enter_context(view.stream_slot())
         made = await enqueue_response(view, body, key)
         if body.stream:
             turn = await view.turn(made.turn_id)
             await view.check_events(turn, -1)
-            # The slot goes with the stream, which outlives this function.
+            # The stream keeps the slot, because it outlives this function.
             return _stream(view, turn, made.part, -1, held.pop_all(), headers=made.headers)
         if body.background:
             part = await read_part(view, await view.turn(made.turn_id), made.part)
@@ -106,7 +107,7 @@ async def get_response(
         return _delivered(view, part, {})
     with ExitStack() as held:
         held.enter_context(view.stream_slot())
-        # Sequence numbers depend on all events, whichever of them the client wants.
+        # Sequence numbers depend on all events, even on those that the client does not request.
         await view.check_events(turn, -1)
         if starting_after is not None:
             recorder().count(STREAM_RESUMES)

@@ -111,7 +111,7 @@ async def update_chat(completion: str, body: UpdateChat, view: View) -> dict[str
         turn.conversation_id, turn.turn_id, metadata, number
     )
     if not changed:
-        # Deleted since it was read.
+        # It was deleted after it was read.
         raise _missing(completion)
     return _to_json(await read_part(view, await _stored(view, completion), number))
 

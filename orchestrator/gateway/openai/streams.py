@@ -1,6 +1,7 @@
 """The streams of OpenAI's API: responses as events, chat completions as chunks.
 
-`ResponseStream` and `ChatStream` translate the events. Here they are read, sent, and interrupted.
+`ResponseStream` and `ChatStream` translate the events. This module reads, sends and interrupts
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _DONE: Final = b"data: [DONE]\n\n"
 async def response_stream(
     view: TenantView, turn: Turn, after: int, *, number: int = 0, fresh: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """A part of a turn as the events of a response, those after a sequence number."""
+    """A part of a turn as a response's events, after a sequence number."""
     stream = ResponseStream(turn, view.public(turn.conversation_id), number)
 
     def frames(events: Iterator[dict[str, Any]]) -> bytes:
@@ -37,7 +38,7 @@ async def response_stream(
         )
 
     def interrupted(code: str, why: str) -> bytes:
-        # Not an event of the response: it repeats the sequence number to resume from.
+        # Not an event of the response, so it repeats the sequence number to resume from.
         last = max(after, stream.sequence)
         message = (
             f"{why}; the response continues: GET "
@@ -63,7 +64,7 @@ async def response_stream(
                 fed, ends = _fed(stream, found)
                 chunks = [frames(iter(made)) + _told(event) for event, made in fed]
                 if ends:
-                    # The turn itself: its last event does not have all that a final object shows.
+                    # Read the turn, because its last event lacks some data of the final object.
                     now = await view.turn(turn.turn_id)
                     chunks.append(frames(stream.ending(await read_part(view, now, number))))
                 if chunk := b"".join(chunks):
@@ -80,7 +81,8 @@ async def response_stream(
 def _fed(
     stream: ResponseStream | ChatStream, events: Sequence[Event]
 ) -> tuple[list[tuple[Event, list[dict[str, Any]]]], bool]:
-    """What a stream makes of each event, up to the end of its part; and whether that was there."""
+    """Translate each event up to the end of the part; yields the results, and whether the part
+    ended."""
     made: list[tuple[Event, list[dict[str, Any]]]] = []
     for event in events:
         if event.type.ends:
@@ -112,8 +114,8 @@ async def chat_stream(
                     part = await read_part(view, now, number)
                     chunks += [frame(chunk) for chunk in stream.ending(part)]
                     if part.status is TurnStatus.COMPLETED and not stream.broken:
-                        # Only a completed turn: clients take it for the sign that the text is
-                        # whole.
+                        # Only for a completed turn, because clients take it as the sign of a
+                        # complete text.
                         chunks.append(_DONE)
                 if any(chunks) or not found:
                     yield b"".join(chunks) or SIGN_OF_LIFE
@@ -128,7 +130,8 @@ async def chat_stream(
 
 
 def _told(event: Event) -> bytes:
-    """Tell that the turn waits for a provider, as a comment: OpenAI's API has no event for it."""
+    """Report in a comment that the turn waits for a provider, because OpenAI's API has no event for
+    it."""
     waits = wait_of(event)
     return b"" if waits is None else comment(waits)
 

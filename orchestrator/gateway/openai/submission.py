@@ -71,7 +71,7 @@ class _Request:
         decided: Its other options, as far as the policy accepts them.
         labels: How it was made.
         key: The client's idempotency key, or None.
-        operation: The same, or a random name.
+        operation: The idempotency key, or a random value.
     """
 
     body: CreateResponse | CreateChat
@@ -165,7 +165,7 @@ async def _accept(
         view: The caller's view.
         request: The request.
         destination: The conversation in which the turn will run.
-        said: The message to answer, and what has already been done about it.
+        said: The message to answer, and the calls and outputs that follow it.
         idle_time: See `NewMessage`.
     """
     body, (message, after) = request.body, said
@@ -174,7 +174,7 @@ async def _accept(
     if isinstance(destination, Unnamed) and destination.before:
         more["seeded"] = len(destination.before)
     if tools.client is not None:
-        # By these a later request is known as the turn's continuation.
+        # These identify a later request as the turn's continuation.
         more |= {"opening": opening_of(request.entries), "said": len(request.entries)}
     turn_id = await accept(
         view,
@@ -251,7 +251,7 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
             implicit=conversation is None,
             user=body.user,
             safety_identifier=body.safety_identifier,
-            # A chat completion has no words for them.
+            # Chat completions cannot express them.
             approvals_elsewhere=True,
         ),
         key=key,
@@ -264,14 +264,14 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
     before, message, after = split(rounds(said.entries), "messages")
     destination: Destination
     if conversation is not None:
-        # The conversation has the history: only the last message of the request is new.
+        # The conversation already has the history, so only the request's last message is new.
         destination, idle = Existing(conversation_id=conversation), None
     else:
         destination = await _unnamed(view, request, before, "chat")
         idle = _idle_time(view, body)
     made = await _accept(view, request, destination, (message, after), idle)
     if body.store:
-        # Behind the turn: without an answer the client repeats the request, with its key.
+        # After the turn: if the answer is lost, the client repeats the request with its key.
         await view.gateway.stored_chats.add(view.tenant, made.turn_id)
     return made
 
@@ -279,7 +279,7 @@ async def enqueue_chat(view: TenantView, body: CreateChat, key: str | None) -> E
 async def _unnamed(
     view: TenantView, request: _Request, before: Sequence[Entry], route: str
 ) -> Unnamed:
-    """A conversation without a name, which begins with the earlier entries."""
+    """A conversation without a name that starts with the earlier entries."""
     body = request.body
     return Unnamed(
         conversation_id=_name(view, route, request.key),
@@ -291,7 +291,7 @@ async def _unnamed(
 
 
 def _idle_time(view: TenantView, body: CreateResponse | CreateChat) -> float:
-    """Seconds for which a conversation without a name outlives its turns."""
+    """Seconds that a conversation without a name is kept after its turns."""
     settings = view.gateway.settings
     return settings.unstored_retention if body.store is False else settings.turn_retention
 

@@ -23,7 +23,7 @@ class Auditor:
     """Audits tenants that use this gateway: adds replies, subtracts what has expired."""
 
     def __init__(self, ledger: Ledger, supervisor: Supervisor, pause: float = PAUSE) -> None:
-        """Prepare; `start` begins.
+        """Create the auditor; `start` starts it.
 
         Args:
             ledger: What to correct.
@@ -51,7 +51,7 @@ class Auditor:
 
     async def _audit(self, tenant: str) -> None:
         try:
-            # Nothing was due: the tenant rests until it stores something again.
+            # Nothing was due, so skip the tenant until it stores something again.
             if not await self._ledger.audit(tenant, AGE, MAX_CONVERSATIONS):
                 self._ledger.rest(tenant)
         except AgentAPIError:

@@ -1,4 +1,4 @@
-"""Limits what one tenant does at the same time, so that none keeps Redis or the event loop busy."""
+"""Limits the concurrent work of each tenant, so that none keeps Redis or the event loop busy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class TenantConcurrency:
-    """Gives each tenant a few slots; a caller that finds none free waits for one."""
+    """Gives each tenant a few slots. If none is free, a caller waits."""
 
     def __init__(self, limit: int) -> None:
         """Begin with all slots free.
@@ -23,7 +23,7 @@ class TenantConcurrency:
     async def acquire(self, tenant: str) -> None:
         """Wait for a slot and take it."""
         semaphore = self._semaphores.setdefault(tenant, asyncio.Semaphore(self._limit))
-        # Counted while waiting too: the semaphore must stay while anybody needs it.
+        # Waiting callers count too, because the semaphore must exist as long as anybody needs it.
         self._users[tenant] = self._users.get(tenant, 0) + 1
         try:
             await semaphore.acquire()
@@ -47,13 +47,13 @@ class TenantConcurrency:
 
     def _forget(self, tenant: str) -> None:
         self._users[tenant] -= 1
-        # A semaphore without users holds no state: drop it, or tenants would pile up.
+        # A semaphore without users holds no state. Drop it, or semaphores would accumulate.
         if not self._users[tenant]:
             del self._users[tenant], self._semaphores[tenant]
 
 
 class RequestSlot:
-    """The slot of one request, which may give it back before the request has ended."""
+    """The slot of one request, which may release it before the request ends."""
 
     def __init__(self, concurrency: TenantConcurrency, tenant: str) -> None:
         self._concurrency = concurrency
@@ -66,7 +66,7 @@ class RequestSlot:
         self._held = True
 
     def release(self) -> None:
-        """Give the slot back, unless that was done already."""
+        """Release the slot, unless it was already released."""
         if self._held:
             self._held = False
             self._concurrency.release(self._tenant)

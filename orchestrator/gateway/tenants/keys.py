@@ -78,8 +78,8 @@ class KeyStore:
     def __init__(self, settings: Settings, client: redis.asyncio.Redis) -> None:
         self._url = settings.redis_url
         self._client = client
-        # Only tells a known client from a guesser; every request still asks Redis, so a revoked key
-        # fails immediately.
+        # Only distinguishes known clients from guessers. Every request still asks Redis, so a
+        # revoked key fails immediately.
         self._valid: OrderedDict[str, None] = OrderedDict()
         self.seen = False
 
@@ -179,7 +179,7 @@ class KeyStore:
                 pipeline.exists(KEYED)
                 made, marked = await pipeline.execute()
                 if made and not marked:
-                    # A release without the mark created them.
+                    # A release that did not write the mark created them.
                     await self._client.set(KEYED, "1")
                 self.seen = bool(made or marked)
         return self.seen
@@ -196,8 +196,8 @@ class KeyStore:
 
     async def _write(self, digest: str, key: ApiKey) -> None:
         with translate_errors(self._url):
-            # The mark first, and in a call of its own, since on a cluster the two are not together:
-            # a key without the mark would let the gateway open if the hash were lost.
+            # Write the mark first, in a separate call, because on a cluster the two may be on
+            # different shards. A key without the mark would open the gateway if the hash were lost.
             await self._client.set(KEYED, "1")
             keys = KEYS if Scope.TURNS in key.scopes else CONSOLE_KEYS
             await cast("Any", self._client).hset(keys, digest, _dump(key))
@@ -209,7 +209,7 @@ class KeyStore:
 
 
 def digest_of(secret: str) -> str:
-    """What is stored in place of a key's secret."""
+    """The digest that is stored instead of a key's secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -240,7 +240,7 @@ def _load(value: bytes) -> ApiKey:
 
 
 def _known_scopes(names: list[str] | None) -> frozenset[Scope]:
-    """The scopes in a key's record; those of a later release are left out."""
+    """The scopes in a key's record, without those of a later release."""
     if names is None:
         return DEFAULT
     return frozenset(scope for scope in Scope if scope.value in names)

@@ -1,8 +1,8 @@
 """What each tenant uses: turns in flight, and bytes in Redis.
 
-Bytes are counted before they are written. An audit corrects them by what Redis holds: it adds
-replies and subtracts what has expired. A request that finds no room audits, and so does `Auditor`
-in the background.
+Bytes are counted before they are written. An audit compares the count with Redis: it adds replies
+and subtracts expired data. A request audits when the limit is reached, and `Auditor` audits in the
+background.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ counted has been written."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Admission:
-    """What a turn would use.
+    """The resources that a turn would use.
 
     Attributes:
         turn_id: The turn.
         conversation_id: Internal id of its conversation.
-        bytes: What it adds to the conversation.
-        turn_bytes: What is stored with the turn itself.
+        bytes: Bytes that it adds to the conversation.
+        turn_bytes: Bytes that are stored with the turn itself.
     """
 
     turn_id: str
@@ -101,7 +101,8 @@ class Ledger:
         keys = [*_keys(tenant), _answer_key(tenant)]
         reply = await self._call("admit", keys, args)
         if reply[0] == b"full":
-            # Turns end without telling the ledger: it looks when there seems to be no place left.
+            # Turns end without notifying the ledger, so check them when the limit seems to be
+            # reached.
             reply = await self._call("admit", keys, [*args, *await self._ended(reply[1:])])
         if reply[0] == b"stored" and await self.audit(tenant, _SETTLED):
             reply = await self._call("admit", keys, args)
@@ -121,7 +122,7 @@ class Ledger:
 
         Args:
             tenant: The tenant.
-            asked: As it was admitted.
+            asked: The admission to undo.
             stored: Whether to subtract its bytes too.
 
         Raises:
@@ -183,8 +184,8 @@ class Ledger:
 
         Args:
             tenant: The tenant.
-            age: Milliseconds since the last audit, at least.
-            most: Conversations at most.
+            age: Minimum milliseconds since the last audit.
+            most: Maximum number of conversations.
 
         Returns:
             How many conversations were audited.
@@ -198,7 +199,7 @@ class Ledger:
         if counted:
             sizes = await self._sizes(counted)
             args = [(c, counted[c], size) for c, size in sizes.items()]
-            # With what was counted before: what a request adds meanwhile is kept.
+            # Pass the earlier count too, so that bytes added in the meantime are kept.
             await self._call("settle", keys, list(chain.from_iterable(args)))
         return len(counted)
 
@@ -208,7 +209,8 @@ class Ledger:
             try:
                 found = await self._ask(counted, lambda pipeline, key: pipeline.memory_usage(key))
             except redis.ResponseError:
-                # Some hosted servers do not allow MEMORY USAGE. EXISTS still tells what has gone.
+                # Some hosted servers do not allow MEMORY USAGE. EXISTS still shows what has
+                # expired.
                 found = await self._ask(counted, lambda pipeline, key: pipeline.exists(key))
                 return {c: counted[c] if size else 0 for c, size in found.items()}
         return found
@@ -239,7 +241,7 @@ class Ledger:
             await self._call("release", keys, [turn_id, *sizes])
 
     async def _ended(self, flat: list[Any]) -> list[str]:
-        """The turns of a list that are not in flight any more."""
+        """The turns of a list that are no longer in flight."""
         turns = [turn_id.decode() for turn_id in flat[::2]]
         ages = [int(age) for age in flat[1::2]]
         with translate_errors(self._settings.redis_url):
@@ -258,7 +260,8 @@ class Ledger:
 
 
 def _in_flight(status: bytes, segments: bytes | None) -> bool:
-    # A turn may wait for its client indefinitely: it counts again when the client goes on.
+    # A turn may wait for its client indefinitely, so it counts again only when the client
+    # continues.
     waits = status == TurnStatus.PARKED.value.encode() and segments is not None
     return status in _IN_FLIGHT and not waits
 
@@ -268,7 +271,7 @@ def _prefix(tenant: str) -> str:
 
 
 def _answer_key(tenant: str) -> str:
-    """Where the answer to a new operation is kept for its repeats."""
+    """Key of the answer to a new operation, stored for its repeats."""
     return f"{_prefix(tenant)}:op:{uuid.uuid4().hex}"
 
 

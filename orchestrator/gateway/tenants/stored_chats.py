@@ -1,4 +1,4 @@
-"""Which chat completions a tenant asked to store, in the order in which it made them."""
+"""The chat completions that a tenant asked to store, in order of creation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoredChats:
         self._scripts = AsyncScripts(settings, client, SCRIPTS)
 
     async def add(self, tenant: str, turn_id: str) -> None:
-        """Enter a turn; does nothing if it is there.
+        """Add a turn to the list, unless it is there already.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -42,7 +42,7 @@ class StoredChats:
             return await self._client.zscore(_key(tenant), turn_id) is not None
 
     async def remove(self, tenant: str, turn_id: str) -> None:
-        """Take a turn out of the list.
+        """Remove a turn from the list.
 
         Raises:
             StoreUnavailable: Redis is out of reach.
@@ -54,8 +54,8 @@ class StoredChats:
         """The ids of the turns.
 
         Args:
-            tenant: Whose.
-            after: Begin behind this turn.
+            tenant: The tenant.
+            after: Start after this turn.
             up: Whether the oldest comes first.
 
         Raises:
@@ -67,7 +67,8 @@ class StoredChats:
             with translate_errors(self._settings.redis_url):
                 if after is not None:
                     place = await (client.zrank if up else client.zrevrank)(key, after)
-                    # A list may change between two pieces; the entry before is the better anchor.
+                    # The list may change between two reads, so continue after the last entry, not
+                    # at an index.
                     start = start if place is None else place + 1
                 found: list[bytes] = await client.zrange(
                     key, start, start + _PIECE - 1, desc=not up

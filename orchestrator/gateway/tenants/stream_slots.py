@@ -18,12 +18,12 @@ class StreamSlots:
             limit: Slots of each tenant; 0 for no limit.
         """
         self._limit = limit
-        # Without a lock: only the event loop uses it, and nothing is awaited in between.
+        # Needs no lock: only the event loop uses it, and nothing is awaited in between.
         self._taken: dict[str, int] = {}
 
     def open(self) -> int:
-        """How many slots are taken."""
-        # A copy: another thread asks.
+        """The number of occupied slots."""
+        # Copy, because another thread calls this.
         return sum(list(self._taken.values()))
 
     @contextmanager
