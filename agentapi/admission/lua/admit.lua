@@ -1,11 +1,11 @@
--- Reserve a place for a model call in its provider's budget, if it may be made now.
+-- Reserve capacity for a model call in its provider's budget, if the call may start now.
 -- KEYS 1 state (hash: hold, open, opens, opened_by, probe, probe_until), 2 times (zset: charge -> ms),
 --      3 charges (hash: charge -> tokens; requests, tokens -> sums)
--- ARGV 1 call id, 2 tokens, 3 most requests (0 for no limit), 4 most tokens (0 for no limit),
---      5 window, 6 whether the breaker counts (0|1), 7 how long a probe may take
--- Returns {'admitted'}, or {'wait', reason, ms} and nothing is changed; reason: hold, open, budget
--- Promise: the charges of any window stay within the limits (except for what settle.lua adds). While a
--- breaker is half-open, one call at a time passes. A repeat gets the same answer as the first call.
+-- ARGV 1 call id, 2 tokens, 3 the most requests (0 for no limit), 4 the most tokens (0 for no limit),
+--      5 window, 6 whether the breaker applies (0|1), 7 the longest time that a probe may take
+-- Returns {'admitted'}, or {'wait', reason, ms} without changing anything; reason: hold, open, budget
+-- Promise: the charges of any window stay within the limits, except for tokens that settle.lua adds. While a
+-- breaker is half-open, it lets one call at a time pass. A repeated call gets the first answer.
 
 local call_id, call_tokens, request_limit, token_limit, window_time, breaker_counts,
   probe_time = unpack(ARGV)
@@ -36,7 +36,7 @@ if most_requests > 0 or most_tokens > 0 then
     return (most_requests > 0 and requests > most_requests)
       or (most_tokens > 0 and tokens > most_tokens)
   end
-  -- Starting with the oldest charge: when will enough of them have left the window?
+  -- From the oldest charge on, find out when enough charges will have left the window.
   local from, free = 0, now
   while full() do
     local page = redis.call('ZRANGE', KEYS[2], from, from + 99, 'WITHSCORES')

@@ -1,11 +1,13 @@
--- Record a transient failure of a model call: hold the fleet, or count it towards the breaker, or both.
+-- Record a transient failure of a model call: hold the fleet's calls, count the failure towards the breaker,
+-- or both.
 -- KEYS 1 state (hash: hold, open, opens, opened_by, probe, probe_until), 2 failures (zset: call -> ms)
--- ARGV 1 call id, 2 ms to hold (0 for none), 3 whether the failure counts (0|1), 4 failures that
---      open, 5 time within which, 6 time to stay open, 7 the longest such time, 8 how long to remember
--- Returns the state of the provider: {ms of its hold, not closed (0|1), ms until it may be probed,
---      whether this call has opened it (0|1)}
--- Promise: a hold is never shortened. Enough failures open the breaker. A failed probe opens it again
--- for twice the time, and other failures change nothing while it is open. A repeat counts once.
+-- ARGV 1 call id, 2 ms to hold (0 for none), 3 whether the failure counts towards the breaker (0|1), 4 number
+--      of failures that opens it, 5 time within which these failures must happen, 6 time for which it stays
+--      open, 7 the longest such time, 8 how long to keep the state afterwards
+-- Returns the state of the provider: {ms left of its hold, whether its breaker is not closed (0|1), ms until
+--      it may be probed, whether this call has opened the breaker (0|1)}
+-- Promise: a hold is never shortened. Enough failures open the breaker. A failed probe opens it again for
+-- twice the time; other failures change nothing while it is open. A repeated call counts once.
 
 local call_id, hold_time, counts, opening_failures, within, open_time, longest_time,
   memory_time = unpack(ARGV)
@@ -21,7 +23,7 @@ if counts == '1' then
   local state = redis.call('HMGET', KEYS[1], 'open', 'probe', 'opens')
   local opens = state[2] == call_id
   if not state[1] then
-    -- Old failures first: the call's own may be among them.
+    -- Delete old failures first: a repeated call may find its own failure among them.
     redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', int(now - tonumber(within) - 1))
     redis.call('ZADD', KEYS[2], 'NX', int(now), call_id)
     keep(KEYS[2], tonumber(within) + 1000)

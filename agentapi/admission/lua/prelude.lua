@@ -1,8 +1,8 @@
--- Shared by the scripts for providers; each gets the functions that it uses.
+-- Functions shared by the scripts for providers. Each script gets only the functions that it uses.
 --
--- A provider's budget is a log: a sorted set of charges by time, and a hash of their tokens that also
--- holds the sums ('requests', 'tokens'). An id that ends in ':more' marks the tokens that a call cost
--- beyond its reservation; such a charge is not a request.
+-- A provider's budget is a log: a sorted set of charges by time, and a hash with the tokens of each charge
+-- and the sums ('requests', 'tokens'). A charge whose id ends in ':more' contains the tokens that a call used
+-- beyond its reservation. It does not count as a request.
 
 -- Extend a key's time to live to at least ms.
 local function keep(key, ms)
@@ -15,7 +15,7 @@ local function requests_of(charge)
   return string.sub(charge, -5) == ':more' and 0 or 1
 end
 
--- Delete the charges that have left the window. A charge exactly as old as the window still counts.
+-- Delete the charges that have left the window. A charge that is exactly as old as the window still counts.
 local function slide(times_key, charges_key, now, window)
   local last = int(now - window - 1)
   local gone = redis.call('ZRANGEBYSCORE', times_key, '-inf', last)
@@ -42,8 +42,8 @@ local function charge(times_key, charges_key, now, window, id, tokens)
   keep(charges_key, window + 1000)
 end
 
--- The state of a provider: {ms of its hold, whether its breaker is not closed (0|1), ms until it may
--- be probed}.
+-- Return the state of a provider: {ms left of its hold, whether its breaker is not closed (0|1), ms until it
+-- may be probed}.
 local function standing(state_key, now)
   local state = redis.call('HMGET', state_key, 'hold', 'open')
   return {

@@ -1,9 +1,9 @@
--- Charge the actual cost of a model call.
+-- Replace the reserved tokens of a model call with the tokens that it used.
 -- KEYS 1 times (zset: charge -> ms), 2 charges (hash: charge -> tokens; requests, tokens -> sums)
 -- ARGV 1 call id, 2 tokens that were reserved, 3 tokens that were used, 4 window
--- Returns the tokens that are charged now
--- Promise: unused tokens of the reservation are freed immediately. Tokens beyond it are charged now, even
--- over the limit, and even when the reservation has left the window. A repeat changes nothing.
+-- Returns the number of tokens charged to the provider now
+-- Promise: unused tokens of the reservation are freed immediately. Tokens beyond the reservation are charged
+-- now, even over the limit, and even if the reservation has left the window. A repeated call changes nothing.
 
 local call_id, reserved_tokens, used_tokens, window_time = unpack(ARGV)
 

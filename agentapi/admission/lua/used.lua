@@ -1,8 +1,9 @@
--- Tell what is charged to the budget of a provider.
+-- Read the requests and tokens charged to a provider's budget.
 -- KEYS 1 times (zset: charge -> ms), 2 charges (hash: charge -> tokens; requests, tokens -> sums)
 -- ARGV 1 window
 -- Returns {requests, tokens}
--- Promise: it only deletes charges that have left the window, as the next call of the provider would.
+-- Promise: the only change is that charges outside the window are deleted, as the provider's next call would
+-- do.
 
 local window_time = ARGV[1]
 

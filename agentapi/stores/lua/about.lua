@@ -1,8 +1,8 @@
 -- Read some fields of a turn.
 -- KEYS 1 turn (hash)
 -- ARGV names of fields
--- Returns their values in this order, nil for one that is missing; nothing if the key is no hash
--- Promise: none. Changes nothing.
+-- Returns their values in this order, nil for a missing field; an empty list if the key is not a hash
+-- Promise: none; it only reads.
 
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   return {}

@@ -1,11 +1,11 @@
 -- Agree with the fleet on the number of queues.
--- KEYS 1 record (hash: queues, at (ms): the start of the newest worker), 2 election
---        (string: name of the worker that leads)
--- ARGV 1 the caller's number of queues, 2 ms for which a record counts though nobody leads
--- Returns the fleet's number, which is the caller's unless other workers live
--- Promise 3: a wake-up that is sent to a queue which no worker reads waits for the sweep. Only a
--- fleet without workers changes its number: while workers live one of them leads, and one that started
--- just now has not been elected yet.
+-- KEYS 1 record (hash: queues, at (ms): the start of the newest worker), 2 election (string: name of the
+--      lead)
+-- ARGV 1 the caller's number of queues, 2 ms for which a record counts even if no worker leads
+-- Returns the fleet's number of queues; this is the caller's number unless other workers are alive
+-- Promise 3: a wake-up sent to a queue that no worker reads would have to wait for the sweep. So the number
+-- changes only while no worker is alive. A running fleet has a lead; the time in argument 2 covers a worker
+-- that has just started and is not elected yet.
 
 local queues, fresh = unpack(ARGV)
 

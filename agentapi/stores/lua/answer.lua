@@ -1,13 +1,13 @@
--- Give a turn answers to its calls, all or none: outputs of client tools and decisions.
+-- Store answers to calls of a turn, all or none: outputs of client tools and decisions.
 -- KEYS 1 turn (hash), 2 calls (hash), 3 due (zset), 4 events (stream)
--- ARGV 1 dispatch grace, 2 number of answers, then for each: call id, kind (o for an output, a for a
---      decision), answer (JSON), event data (JSON); then name and value of each field of the turn
---      that changes with it
--- Returns {'answered', conversation id, agent} (both '' when a worker has the turn, or calls of the
---      client are open), {'other', call id, answer} (it has another one), {'unknown', call id},
---      {'ended', status} or {'missing'}
--- Promises 3, 6: a call has one answer, which never changes. A repeat of the same answers changes
--- nothing and answers as the first call did. A call whose time is up has its default answer.
+-- ARGV 1 dispatch grace, 2 number of answers, then for each answer: call id, kind (o for an output, a for a
+--      decision), answer (JSON), event data (JSON); then name and value of each field of the turn that
+--      changes with them
+-- Returns {'answered', conversation id, agent} (both '' if a worker has the turn, or other calls still wait
+--      for the client), {'other', call id, answer} (the call already has this different answer), {'unknown',
+--      call id}, {'ended', status} or {'missing'}
+-- Promises 3, 6: a call has one answer, which never changes. A repeated call with the same answers changes
+-- nothing and returns the first answer. A call that has timed out has its default answer.
 
 local grace, count = tonumber(ARGV[1]), tonumber(ARGV[2])
 local ASKED = { o = 'f:', a = 'q:' }

@@ -1,9 +1,9 @@
 -- Append the messages of a turn that ran outside the workers (Agent.run on a RedisMemory).
 -- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
--- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5 number of blobs,
---      6... name and bytes of each blob, then the messages
--- Returns {'appended'} or {'tenant'}
--- Promise 4. A repeat finds its operation id and writes nothing, whatever happened in between.
+-- ARGV 1 operation id, 2 user id, 3 tenant id, 4 idle time (0 for none), 5 number of blobs, 6... name and
+--      bytes of each blob, then the messages
+-- Returns {'appended'} or {'tenant'} (the conversation belongs to another tenant)
+-- Promise 4. A repeated call finds its operation id and writes nothing, whatever happened in between.
 
 local operation, user_id, tenant_id, idle, blob_count = unpack(ARGV, 1, 5)
 

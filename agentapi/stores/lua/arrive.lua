@@ -1,11 +1,11 @@
--- Bring a conversation back from the archive.
+-- Restore a conversation from the archive.
 -- KEYS 1 meta (hash), 2 messages (list), 3 copies (zset), 4 staged messages (list), 5 staged blobs (hash)
--- ARGV 1 conversation id, 2 version of the copy, 3 number of messages of the copy, 4... name and value
---      of each field that the marker lacks
--- Returns {'back'}, {'elsewhere'} (it has left again since, or is gone) or {'lost'} (what was
---      staged is not complete)
--- Promises 1, 4: marker, messages and bytes change together. The copy in the archive means nothing from
--- then on, and is noted as a leftover. A repeat finds no marker, and what was staged goes only once.
+-- ARGV 1 conversation id, 2 version of the copy, 3 number of messages of the copy, 4... name and value of
+--      each field that the marker does not have
+-- Returns {'back'}, {'elsewhere'} (the conversation has moved to the archive again, or is gone) or {'lost'}
+--      (the staged data is incomplete)
+-- Promises 1, 4: marker, messages and bytes change together. From then on the copy in the archive is not
+-- valid, and is recorded as a leftover. A repeated call finds no marker and only deletes its staged data.
 
 local conversation_id, version, count = unpack(ARGV, 1, 3)
 
@@ -27,12 +27,12 @@ redis.call('HSET', KEYS[1], 'returned', int(now_ms()) .. ' ' .. version)
 for i = 4, #ARGV, 2 do
   redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
 end
--- A release that knows no archive may have written since.
+-- A release without an archive may have appended messages since the conversation moved.
 for _, message in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
   redis.call('RPUSH', KEYS[4], message)
 end
 local blobs = blobs_key(KEYS[2])
--- Turns that wait have brought bytes of their own.
+-- Waiting turns have added bytes of their own.
 for _, name in ipairs(redis.call('HKEYS', blobs)) do
   redis.call('HSET', KEYS[5], name, redis.call('HGET', blobs, name))
 end

@@ -1,13 +1,15 @@
--- Bring the record of a turn back from the archive.
+-- Restore a turn's record from the archive.
 -- KEYS 1 turn (hash), 2 copies (zset)
--- ARGV 1 turn id, 2 when a script said that it is in the archive (ms), 3 time for which what was read there
---      since then is valid, 4 version of the copy ('' if the archive has none), 5 when the record expires (ms),
---      6 retention of a turn (should it be unknown how long turns here are kept), 7... name and value of each field
--- Returns {'back'}, {'elsewhere'} (it is not in the archive any more, has expired, or the caller is late) or
---      {'lost'} (it must be there, and is not)
--- Promises 3, 4: the record and its place in the lists change together. The copy in the archive means
--- nothing from then on, and is noted as a leftover. A repeat finds the record. A caller that was stopped may
--- have read a copy before the turn came back, changed and moved again, which takes longer than its copy is valid.
+-- ARGV 1 turn id, 2 when a script reported that the record is in the archive (ms), 3 how long after that
+--      report a copy from the archive may be used, 4 version of the copy ('' if the archive has none), 5 when
+--      the record expires (ms), 6 retention of a turn (used if the retention of the partition's archived
+--      turns is unknown), 7... name and value of each field
+-- Returns {'back'}, {'elsewhere'} (the record is no longer in the archive, has expired, or the caller is too
+--      late) or {'lost'} (the archive should have the record, but does not)
+-- Promises 3, 4: the record and its place in the lists change together. From then on the copy in the archive
+-- is not valid, and is recorded as a leftover. A repeated call finds the record. A caller that was paused may
+-- hold an outdated copy: the turn may have come back, changed, and moved again in the meantime. That takes
+-- longer than argument 3 allows, so the script refuses such a copy.
 
 local turn_id, asked, valid, version, expires, retention = unpack(ARGV, 1, 6)
 

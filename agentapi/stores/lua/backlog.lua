@@ -1,13 +1,13 @@
--- Count the conversations of a partition by what their first turns wait for. Reads only.
+-- Count the conversations of a partition by what their heads wait for.
 -- KEYS 1 due (zset)
--- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 dispatch grace, 4 time within which
---      running and new turns are due, 5 the most entries to look at of those due by then, and of those
---      due later
--- Returns {ready, running, since when the first of the ready ones could run (0 for none), now, id,
---      conversation and agent of that one ('' for none), reason, parked for it, ...}
--- Promise 3: it counts what must move, and moves nothing.
--- Where there are more entries than it may look at, the counts are estimates from those that are due
--- first: Redis serves nobody else meanwhile.
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 dispatch grace, 4 time within which running
+--      and new turns are due, 5 the most entries to examine that are due within that time, and the most that
+--      are due later
+-- Returns {ready, running, since when the longest waiting ready turn could run (0 for none), now, its id,
+--      conversation and agent ('' for none), reason, number of turns parked for it, ...}
+-- Promise 3: it counts the turns that must advance. It only reads. If the partition has more entries than it
+-- may examine, the counts are estimates from the entries that are due first: Redis serves no other client
+-- while a script runs.
 
 local conversations_prefix, turns_prefix, grace_time, near_time, most = unpack(ARGV)
 
@@ -16,7 +16,7 @@ local now, grace = now_ms(), tonumber(grace_time)
 local ready, running, first, parked = 0, 0, 0, {}
 local first_turn, first_conversation = '', ''
 
--- Why a turn is parked: its newest event of that type says so.
+-- Return why a turn is parked. Its newest event of type 'parked' has the reason.
 local function reason_of(turn_key)
   local events = redis.pcall('XREVRANGE', turn_key .. ':events', '+', '-', 'COUNT', EVENTS)
   for i = 1, #events do
@@ -48,7 +48,7 @@ local function count(conversation_id, due, weight)
     waits(ready_since(turn[4], status, turn[2], turn[3], turn[5] or due, grace), weight, head,
       conversation_id)
   elseif status == 'running' then
-    -- Its lease has expired when it is due: the heartbeat puts that off.
+    -- A heartbeat postpones the entry in due, so a running turn that is due has an expired lease.
     if due <= now then
       waits(turn[4] and stored(turn[4]) or due, weight, head, conversation_id)
     else

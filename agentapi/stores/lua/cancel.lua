@@ -1,13 +1,13 @@
--- Cancel a turn: queued|parked -> cancelled. A running turn is asked to stop.
--- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 dispatch grace, 4 retention of the turn, 5 retention of
---      its events, 6 prefix of turn keys
--- Returns {'cancelled'|'requested', id and agent of the turn to dispatch now, or '', '', and the process
---      to tell, or ''}, {'ended'} or {'missing'}
--- Promises 2, 3, 5, 9. A running turn with an expired lease has no worker that could stop, so it
--- ends here. A turn that has begun and is to leave what it did (on_abort keep) is ended by the next
--- worker that claims it, since only workers write messages.
+-- Cancel a turn: queued|parked -> cancelled. For a running turn, request the cancellation.
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list), 6 journal (list),
+--      7 events (stream), 8 due (zset), 9 calls (hash)
+-- ARGV 1 turn id, 2 conversation id, 3 dispatch grace, 4 retention of the turn, 5 retention of its events,
+--      6 prefix of turn keys
+-- Returns {'cancelled'|'requested', id and agent of the turn to dispatch now, or '', '', and the process to
+--      notify, or ''}, {'ended'} or {'missing'}
+-- Promises 2, 3, 5, 9. A running turn with an expired lease has no worker that could stop it, so it ends
+-- here. A turn that has begun and has on_abort keep is ended by the next worker that claims it, because it
+-- leaves messages in the history and only workers write messages.
 
 local turn_id, conversation_id, grace, turn_retention, events_retention, turns_prefix = unpack(ARGV)
 

@@ -1,22 +1,21 @@
--- Take the right to advance a conversation: queued|running|parked -> running.
--- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash), 10 claimed (string)
--- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages,
---      7 max bytes of history (-1 for no limit), 8 whether the turn would run in a process of its
---      own (0|1), 9 deaths after which it is poison, 10 dispatch grace
+-- Take the lease of a conversation for a turn: queued|running|parked -> running.
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list), 6 journal (list),
+--      7 events (stream), 8 due (zset), 9 calls (hash), 10 claimed (string)
+-- ARGV 1 turn id, 2 conversation id, 3 owner, 4 claim token, 5 lease ttl, 6 max messages, 7 max bytes of
+--      history (-1 for no limit), 8 whether the turn would run alone in its own process (0|1), 9 number of
+--      deaths after which the turn is poison, 10 dispatch grace
 -- Returns {'claimed', name, value, ...}: epoch, attempt, generation, turn (flat hash), journal (steps),
---      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''),
---      spent (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its
---      text, messages that it covers), total (number of all messages), now, and unless it repeats a claim: cause
---      (first, lease_expired, worker_stopped, woken, retried), waited (since the turn could run) and lost (if its
---      lease expired: when its last worker claimed it, and that worker);
---      or {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased,
---      suspect
--- Promises 1, 2, 5: only the inbox's head can be claimed, only when its lease is free or expired, and
--- under an epoch that nobody had before. A repeat with the same token gets the same lease again.
--- Promise 12: a turn that lost its worker may have killed it. It is suspect until it ends, and only a
--- process that runs nothing else may claim it, unless nothing is left to run because it is cancelled
--- or poison already.
+--      messages, calls that waited (flat hash), answering (the agent that answers instead, or ''), spent
+--      (steps, tokens and cost of the conversation), calibration, contexts (JSON), summary (its text, and the
+--      number of messages that it covers), total (number of all messages), now, and unless the claim is
+--      repeated: cause (first, lease_expired, worker_stopped, woken, retried), waited (time since the turn
+--      could run) and lost (if its lease expired: the time of the previous claim, and its worker); or
+--      {'refused', reason, turn (flat hash)}; reason: missing, ended, waiting, parked, leased, suspect
+-- Promises 1, 2, 5: only the inbox's head can be claimed, only if its lease is free or has expired, and under
+-- an epoch that no claim had before. A repeated call with the same token gets the same lease.
+-- Promise 12: a turn that lost its worker may have killed it, so it stays suspect until it ends. Only a
+-- process that runs nothing else may claim a suspect turn, unless the turn is already cancelled or poison,
+-- because then nothing of it runs.
 
 local turn_id, conversation_id, owner, token, lease_ttl, max_messages, history_bytes, isolated,
   max_deaths, grace = unpack(ARGV)
@@ -55,7 +54,7 @@ if lease[1] ~= token then
   end
   local due = turn[7] or redis.call('ZSCORE', KEYS[8], conversation_id) or 0
   if status == 'queued' and not turn[5] and not turn[6] then
-    -- How far the queue has come, for redispatch.lua.
+    -- Record how far the queue has been processed, for redispatch.lua.
     redis.call('SET', KEYS[10], due)
   end
   local ready = ready_since(turn[11], status, turn[5], turn[2], due, tonumber(grace))
@@ -63,7 +62,7 @@ if lease[1] ~= token then
   cause = cause_of_claim(status, turn[5], turn[8], turn[12], KEYS[4])
   local suspect = turn[8] or status == 'running'
   if status == 'running' then
-    -- It was not handed back: its worker was killed, or was silent for too long.
+    -- The worker did not hand the turn back: it was killed, or did not renew its lease in time.
     redis.call('DEL', KEYS[3])
     redis.call('HSET', KEYS[1], 'status', 'queued', 'suspect', 1)
     count_up(KEYS[1], 'losses')
@@ -88,7 +87,7 @@ if lease[1] ~= token then
     redis.call('HSETNX', KEYS[1], 'started', int(now))
     note(KEYS[1], now, mark)
   else
-    -- Nobody has claimed or retried the turn before, so it has neither of these fields.
+    -- The turn was never claimed or retried, so it has neither 'started' nor 'log'.
     redis.call('HSET', KEYS[1], 'started', int(now), 'log', log_line(turn[10], now, mark),
       unpack(claimed))
   end
@@ -100,7 +99,7 @@ if lease[1] ~= token then
   end
   emit(KEYS[1], KEYS[7], 'started', cjson.encode({ attempt = tonumber(attempt), worker = owner }))
 end
--- The limit is in estimated bytes; the calibration corrects the estimate by the provider's counts.
+-- The limit is in estimated bytes. The calibration corrects the estimate by the provider's token counts.
 local max_bytes = tonumber(history_bytes)
 local meta = redis.call('HMGET', KEYS[4], 'calibration', 'generation', 'active:' .. (turn[4] or ''),
   'steps', 'tokens', 'cost', 'summary', 'covered', 'contexts')
@@ -117,7 +116,7 @@ return {
   'turn', redis.call('HGETALL', KEYS[1]),
   'journal', redis.call('LRANGE', KEYS[6], 0, -1),
   'messages', messages,
-  -- In parentheses: only the first result, wherever it stands in the list.
+  -- The parentheses keep only the first result, wherever the call stands in the list.
   'calls', (take_calls(KEYS[9], epoch, now)),
   'answering', meta[3] or '',
   'spent', { meta[4], meta[5], meta[6] },

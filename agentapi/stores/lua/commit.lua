@@ -1,25 +1,26 @@
 -- End a running turn: running -> completed|failed|cancelled.
--- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON without messages), 7 steps,
---      8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its
---      events, 12 idle time of conversations that have none of their own (0 for none),
---      13 prefix of turn keys, 14 agent that answers the conversation from now on instead of the
---      requested one ('' for no change), 15 steps, 16 tokens and 17 cost spent, child turns
---      included, 18 tokens that the provider counted for one estimated token ('' for no change),
---      19 whether its own messages are at fault (0|1), 20 what the conversation has learned of its
---      models' contexts (JSON, '' for no change), 21 line of the log for a response that was not recorded
---      ('' for none), 22 the outcome's usage as numbers, 23 what the outcome has besides usage (JSON, ''
---      for nothing), 24... messages for the history
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list), 6 journal (list),
+--      7 events (stream), 8 due (zset), 9 calls (hash)
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 generation, 5 status, 6 outcome (JSON without messages),
+--      7 steps, 8 event data (JSON), 9 dispatch grace, 10 retention of the turn, 11 retention of its events,
+--      12 idle time of conversations without their own (0 for none), 13 prefix of turn keys, 14 agent that
+--      answers the conversation from now on instead of the requested one ('' for no change), 15 steps,
+--      16 tokens and 17 cost spent, including child turns, 18 tokens that the provider counted for one
+--      estimated token ('' for no change), 19 whether the turn's own messages caused the failure (0|1),
+--      20 what is known about how many tokens the conversation's models accept (JSON, '' for no change),
+--      21 line of the log for a response that was not recorded ('' for none), 22 the outcome's usage as
+--      numbers, 23 the fields of the outcome other than usage (JSON, '' for none), 24... messages for the
+--      history
 -- Returns {'committed', id and agent of the turn to dispatch now, or '', ''} or {'fenced'}
--- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeat finds its fence
--- in the ended turn and answers as the first call did. A conversation that was reset since the
--- claim has another generation: the turn ends, but its messages stay out of the new history and its
--- spending out of the new totals. Messages of a turn without a reply enter the history only if its
--- on_abort, or for a failed one its on_failure, is keep, which may have changed since the claim. A
--- failed turn's journal is kept as long as the turn, for retry.lua. Messages of a turn that is not to
--- be stored never enter the history. A turn whose producer reads such records refers to the messages that
--- the history has (see whole_turn), so they are kept once.
+-- Promises 3, 4, 5: messages, result, lease and inbox change together. A repeated call finds its fence in the
+-- ended turn and returns the first answer.
+-- A conversation that was reset since the claim has another generation: the turn ends, but its messages do
+-- not enter the new history, and its spending does not count towards the new totals.
+-- Messages of a turn without a reply enter the history only if its on_abort is keep; for a failed turn its
+-- on_failure decides, if it has one and argument 19 is 0. Both are read now, because they may have changed
+-- since the claim. Messages of a turn that must not be stored never enter the history.
+-- A failed turn's journal is kept as long as the turn, for retry.lua. A turn whose producer can read such
+-- records refers to its messages in the history (see whole_turn), so they are stored once.
 
 local turn_id, conversation_id, fence, generation, status, outcome, steps, event, grace,
   turn_retention, events_retention, idle, turns_prefix, answering, spent_steps, spent_tokens,
@@ -71,9 +72,9 @@ else
 end
 local following = leave_inbox(KEYS[2], KEYS[8], turn_id, conversation_id, tonumber(grace))
 local ttl = stored(meta[6] or idle)
--- Whether the turn can refer to its messages in the history. It must keep them itself if the history may
--- expire before the turn, or if another turn waits for it: the worker of that one may be of an older
--- release.
+-- Return whether the turn can refer to its messages in the history. It must keep them itself if the history
+-- may expire before the turn, or if another turn waits for it, because the worker of that turn may run an
+-- older release.
 local function may_refer()
   local input = turn.input
   if status ~= 'completed' or not length or not turn.compact or turn.parent or not input
@@ -87,14 +88,14 @@ local function may_refer()
   local read, message = pcall(cjson.decode, ARGV[FIRST_MESSAGE])
   return read and message.content == input
 end
--- Make the turn refer to its messages, and pack what else there is to say about it.
+-- Make the turn refer to its messages in the history, and pack its other fields.
 local function refer(number)
   local count = #ARGV - FIRST_MESSAGE + 1
   turn.at = int(stored(meta[1])) .. ':' .. int(length - count) .. ':' .. int(count)
   turn.size, turn.status, turn.steps, turn.usage = #turn.input, status, steps, usage
   turn.ended, turn.committed, turn.events = now, short_fence, number + 1
   turn.next = following ~= '' and following or nil
-  -- Without it, the agent that was asked has answered.
+  -- Without a stored outcome, readers assume that the requested agent answered.
   local usual = besides == '' or besides == '{"answered_by":"' .. (turn.agent or '') .. '"}'
   turn.outcome = not usual and besides or nil
   if mark ~= '' then
@@ -135,7 +136,7 @@ local function change(field, value)
   changes[#changes + 1], changes[#changes + 2] = field, value
 end
 if same_history then
-  -- The steps of earlier attempts of a retried turn have been counted already.
+  -- For a retried turn, what its earlier attempts spent has already been counted.
   change('steps', int(stored(meta[2]) + spent_steps - stored(turn.spent_steps)))
   change('tokens', int(stored(meta[3]) + spent_tokens - stored(turn.spent_tokens)))
   if tonumber(spent_cost) > 0 then

@@ -1,10 +1,10 @@
--- Ask whether a new turn may continue a conversation right behind a given turn, and take that place.
+-- Ask whether a new turn may continue a conversation directly after a given turn, and reserve that place.
 -- KEYS 1 turn (hash), 2 messages (list), 3 inbox (list)
--- ARGV 1 turn id, 2 operation id of the new turn, 3 'take' (no other turn may continue it from now on)
---      or 'ask'
--- Returns {'here'} when the given turn is the newest of its conversation and no other turn has taken
---      the place, else {'fork'}
--- Promise 2. A repeat finds its operation id and answers as the first call did.
+-- ARGV 1 turn id, 2 operation id of the new turn, 3 'take' (no other turn may continue it from now on) or
+--      'ask'
+-- Returns {'here'} if the given turn is the newest of its conversation and no other turn has reserved the
+--      place; otherwise {'fork'}
+-- Promise 2. A repeated call finds its operation id and returns the first answer.
 
 local turn_id, operation, mode = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Answer a question of a turn: its call may be made, or not.
+-- Store a decision about a tool call of a turn: whether the call may be made.
 -- KEYS 1 turn (hash), 2 calls (hash), 3 due (zset), 4 events (stream)
 -- ARGV 1 call id, 2 decision (JSON), 3 event data (JSON), 4 dispatch grace
--- Returns {'decided', conversation id, agent} (both '' when a worker has the turn),
---      {'other', decision} (it has another one), {'unknown'}, {'ended', status} or {'missing'}
--- Promises 3, 6: a call has one decision, which never changes. A repeat of the same decision answers
--- as the first call did. A question that expired has its default decision.
+-- Returns {'decided', conversation id, agent} (both '' if a worker has the turn), {'other', decision} (the
+--      call already has this different decision), {'unknown'}, {'ended', status} or {'missing'}
+-- Promises 3, 6: a call has one decision, which never changes. A repeated call with the same decision returns
+-- the first answer. A question that has expired has its default decision.
 
 local call_id, given, event, grace = unpack(ARGV)
 

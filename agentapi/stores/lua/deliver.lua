@@ -1,10 +1,10 @@
--- Tell a turn how one of its children ended.
+-- Store the reply of a child turn for its parent.
 -- KEYS 1 turn of the parent (hash), 2 its calls (hash), 3 due (zset), 4 events (stream)
 -- ARGV 1 turn id of the child, 2 reply (JSON), 3 event data (JSON), 4 dispatch grace
--- Returns {'delivered', conversation id, agent} (both '' when there is nothing to send)
--- Promises 3, 6. The last reply wakes the parent. A reply to a parent that has ended, or does not
--- wait for it, changes nothing. A repeat changes nothing, and answers as the first call did until the
--- parent is claimed.
+-- Returns {'delivered', conversation id, agent} (both '' if there is nothing to dispatch)
+-- Promises 3, 6. The last reply wakes the parent. If the parent has ended or does not wait for this child,
+-- the reply does not wake it and causes no event. A repeated call changes nothing, and returns the first
+-- answer until the parent is claimed.
 
 local child_id, reply, event, grace = unpack(ARGV)
 

@@ -1,11 +1,11 @@
--- Take a conversation out of Redis whose copy is in the archive, but for a marker.
+-- Remove a conversation whose copy is in the archive from Redis, except for a marker.
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 copies (zset)
 -- ARGV 1 conversation id, 2 version of the copy, 3 state of the conversation that was copied, 4... fields
 --      that the marker does not need
--- Returns {'gone'} or {'changed'} (the copy means nothing: a leftover)
--- Promises 1, 4: whatever has happened since the copy was begun wins, a turn that was accepted above all.
--- The note of the copy must still be there: otherwise somebody may have deleted the copy. A repeat finds
--- its version.
+-- Returns {'gone'} or {'changed'} (the copy is not valid and becomes a leftover)
+-- Promises 1, 4: any change since the copy was begun wins over the move, in particular an accepted turn. The
+-- note about the copy must still exist; otherwise somebody may have deleted the copy. A repeated call finds
+-- its version in the marker.
 
 local conversation_id, version, state = unpack(ARGV, 1, 3)
 

@@ -1,12 +1,13 @@
--- Take turns out of Redis whose copies are in the archive, but for their place in a list.
--- KEYS 1 the list that they are in (zset), 2 the list of such turns that are in the archive (zset), 3 copies
---      (zset), 4 what is known of copies (hash)
--- ARGV 1 prefix of turn keys, then for each turn: 2 id, 3 version of the copy, 4 state that was copied, 5 when
---      the copy expires (ms)
--- Returns for each turn: 1 (its record is in the archive) or 0 (the copy means nothing: a leftover)
--- Promises 3, 4: whatever has happened to a turn since its copy was begun wins. The note of the copy must
--- still be there: otherwise somebody may have deleted the copy. A repeat finds the turn in the second list.
--- How long the turns are kept is noted, for as long as any of them has a place.
+-- Remove turns whose copies are in the archive from Redis, except for their place in a list.
+-- KEYS 1 the list that the turns are in (zset), 2 the list of archived turns (zset), 3 copies (zset), 4 facts
+--      about the copies (hash, 'copied' in docs/protocol.md)
+-- ARGV 1 prefix of turn keys, then for each turn: 2 id, 3 version of the copy, 4 state that was copied,
+--      5 when the copy expires (ms)
+-- Returns for each turn: 1 (its record is in the archive) or 0 (the copy is not valid and becomes a leftover)
+-- Promises 3, 4: any change to a turn since its copy was begun wins over the move. The note about the copy
+-- must still exist; otherwise somebody may have deleted the copy. A repeated call finds the turn in the
+-- second list. The script also records how long the archived turns are kept, for as long as any of them has a
+-- place in a list.
 
 local prefix = ARGV[1]
 local now, gone = now_ms(), {}
@@ -32,7 +33,7 @@ for i = 2, #ARGV, 4 do
 end
 if last > 0 then
   redis.call('HSET', KEYS[4], 'kept', int(kept))
-  -- enqueue.lua may look for what is left a day after the end.
+  -- enqueue.lua still reads this a day after the last copy has expired.
   local needed = last - now + 2 * LONGEST_MOVED
   if redis.call('PTTL', KEYS[4]) < needed then
     redis.call('PEXPIRE', KEYS[4], int(needed))

@@ -1,15 +1,15 @@
 -- Delete a conversation whose turns have all ended.
--- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 due (zset), 6 what is left
---      to delete (list), 7 copies (zset)
--- ARGV 1 tenant id, 2 conversation id, 3 prefix of turn keys, 4 number of messages that it must have
---      (-1 for any), 5 time after which what is left expires at the latest, 6 'lost' if the archive
---      does not have its history
--- Returns {'dropped'}, {'busy', turn ids}, {'changed'} (it has another number of messages) or
---      {'missing'} (it does not exist, or belongs to another tenant)
--- Promises 1, 5: a running turn still holds the lease and the epoch, so it must end first. Turns in
--- the inbox whose hash is gone do not count. The conversation disappears immediately; wipe.lua
--- deletes its messages and turns step by step. A repeat finds what is left. A history that is lost
--- names no turns: they end with their retention. Should its copy be found again, it is a leftover.
+-- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 due (zset), 6 remains to delete
+--      (list), 7 copies (zset)
+-- ARGV 1 tenant id, 2 conversation id, 3 prefix of turn keys, 4 expected number of messages (-1 for any),
+--      5 the longest time for which the remains are kept, 6 'lost' if the archive does not have the history
+-- Returns {'dropped'}, {'busy', turn ids}, {'changed'} (the number of messages is different) or {'missing'}
+--      (the conversation does not exist, or belongs to another tenant)
+-- Promises 1, 5: a running turn still holds the lease and the epoch, so it must end first. Turns in the inbox
+-- whose hash is gone do not count. The conversation disappears immediately; wipe.lua deletes its messages and
+-- turns step by step. A repeated call finds the remains. If the history is lost, the turns that it mentioned
+-- are unknown, and expire with their retention. The lost copy is recorded as a leftover, in case it is found
+-- again.
 
 local tenant_id, conversation_id, turns_prefix, expected, left_ttl, lost = unpack(ARGV)
 
@@ -40,7 +40,7 @@ end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('RENAME', KEYS[2], KEYS[6])
 end
--- Turns that the history does not name, and those that refer to it as it was before a reset.
+-- Add the turns that the history does not mention, and those that refer to the history before a reset.
 for _, turn_id in ipairs(redis.pcall('SMEMBERS', strays_key(KEYS[2]))) do
   redis.call('RPUSH', KEYS[6], '{"turn_id":"' .. turn_id .. '"}')
 end
@@ -49,9 +49,9 @@ for _, was in ipairs(before) do
   redis.call('RENAME', was.key, KEYS[6] .. ':' .. was.generation)
   redis.call('RPUSH', KEYS[6], WAS .. was.generation)
 end
--- An empty history leaves a list too, so that a repeat finds it.
+-- An empty history also leaves a list, so that a repeated call finds it.
 redis.call('RPUSH', KEYS[6], '')
--- Never longer than the conversation itself would have been kept.
+-- The remains are never kept longer than the conversation itself would have been.
 local idle = stored(redis.call('HGET', KEYS[1], 'ttl'))
 local left_for = idle > 0 and int(math.min(tonumber(left_ttl), idle)) or left_ttl
 redis.call('PEXPIRE', KEYS[6], left_for)

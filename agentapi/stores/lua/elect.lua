@@ -1,17 +1,16 @@
--- Share the sweep with the other workers, and learn whether all of it is done.
--- KEYS 1 election (string: name of the worker that leads)
---      2 shares (hash: owner:<group> -> name of a worker, until:<group> -> ms until which it has the
---        group, swept:<group> -> ms)
---      3 when the group was swept whose last sweep is the longest ago (string: ms)
--- ARGV 1 candidate, 2 ttl, 3 whether the candidate has swept since it last called (0|1),
---      4 number of groups
--- Returns {ms since that sweep, or -1 before the first, a group that the candidate sweeps, ...}
--- Promise 3: a group is free when its worker has not called for the ttl, and to have a group without
--- sweeping it does not count as sweeping. Each caller takes free groups up to its share, then groups of
--- workers that have two more than itself: so the shares differ by one at most, and nothing changes until
--- a worker comes or goes. Two sweepers of a group do no harm (redispatch.lua), they only cost time. Who
--- has group 0 leads. Releases that have one sweeper for all groups read keys 1 and 3: they leave the
--- sweep to the worker that leads.
+-- Give a worker its share of the sweep, and report the age of the oldest last sweep.
+-- KEYS 1 election (string: name of the lead), 2 shares (hash: owner:<group> -> name of a worker,
+--      until:<group> -> ms until which that worker has the group, swept:<group> -> ms), 3 time of the oldest
+--      last sweep among all groups (string: ms)
+-- ARGV 1 candidate, 2 ttl, 3 whether the candidate has swept since its last call (0|1), 4 number of groups
+-- Returns {ms since the oldest last sweep (-1 if a group was never swept), each group that the candidate
+--      sweeps, ...}
+-- Promise 3: a group is free when its worker has not called within the ttl. Owning a group does not count as
+-- sweeping it. Each caller takes free groups up to its share. Then it takes groups from workers that have at
+-- least two groups more than itself. So the shares differ by at most one, and nothing changes until a worker
+-- joins or leaves. Two sweepers of one group do no harm (see redispatch.lua); they only cost time. The owner
+-- of group 0 is the lead. Releases with a single sweeper for all groups read keys 1 and 3, and leave the
+-- sweep to the lead.
 
 local candidate, ttl, swept_since = unpack(ARGV)
 local now, last_group = now_ms(), tonumber(ARGV[4]) - 1
@@ -22,7 +21,7 @@ for i = 1, #found, 2 do
   shares[found[i]] = found[i + 1]
 end
 
--- A worker without a group is not counted. There is one only when each group has a worker of its own.
+-- Workers without a group are not counted. They exist only if every group has a worker of its own.
 local owners, counts, workers = {}, { [candidate] = 0 }, 1
 for group = 0, last_group do
   local owner = shares['owner:' .. group]
@@ -63,7 +62,7 @@ for group = 0, last_group do
     take(group)
   end
 end
--- From the last one on, so that a worker that comes does not take the lead.
+-- Start with the last group, so that a worker that joins does not take over the lead.
 for group = last_group, 0, -1 do
   if owners[group] and counts[owners[group]] > counts[candidate] + 1 then
     take(group)

@@ -1,9 +1,9 @@
--- Append events of what a running turn does between its steps.
+-- Append events of a running turn that happen between its steps.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 events (stream)
--- ARGV 1 turn id, 2 fence, 3 batch number, counted from 1 in each lease, then for each event:
---      type, data (JSON)
+-- ARGV 1 turn id, 2 fence, 3 batch number (counted from 1 in each lease), then for each event: type, data
+--      (JSON)
 -- Returns {'emitted'} or {'fenced'}
--- Promises 5, 10. A repeat of the newest batch answers without writing.
+-- Promises 5, 10. A repeated call with the newest batch gets the first answer and writes nothing.
 
 local turn_id, fence, batch = unpack(ARGV, 1, 3)
 

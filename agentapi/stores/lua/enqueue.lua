@@ -1,27 +1,27 @@
 -- Accept a turn: none -> queued.
--- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
---      6 lease (hash), 7 blobs (hash)
+-- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset), 6 lease (hash), 7 blobs
+--      (hash)
 -- ARGV 1 turn id, 2 on_busy (enqueue|reject|interrupt|replace|merge|steer), 3 inbox limit, 4 dispatch grace,
---      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in
---      bytes, 9 time in which it must end (0 for none), 10 time by which it must have ended (0 for
---      none), 11 the most entries in each list of the partition (0 lists nothing), 12 the most ends to
---      keep, 13 how long to keep them, 14 the most ended turns of each status to keep (0 for any
---      number), 15 number of fields, 16... name and value of each field to store (v, kind,
---      conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they apply
---      on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools, prior,
---      idle, compact), then name and bytes of each blob
--- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '',
---      and the process to tell that its turn is cancelled, or ''}, {'busy', length},
---      {'rejected', length} or {'tenant'}
--- Promises 2, 3: the order of acceptance is the inbox's; a head always has an entry in due.
--- A repeat finds the turn by its id, whatever became of its conversation, also if its record is in the
--- archive, which is an error then (see away_turn). It answers 'known' (or
--- 'merged' as before). It neither cancels nor merges a second time. Its caller dispatches the turn
--- if it still waits at the head, or the turn that it woke, since the first caller may have died
--- before it could. A merged message is remembered as long as the turn that it joined.
--- A message that is to steer the turn that runs keeps its place in the inbox until that turn takes it
--- (steer.lua): if the turn ends first, the message is a turn like any other.
--- A deadline is kept by an errand, since due has no entry for a turn behind others.
+--      5 prefix of turn keys, 6 retention of a turn, 7 retention of its events, 8 longest input in bytes,
+--      9 timeout: the time from now within which the turn must end (0 for none), 10 deadline: the point in
+--      time by which it must have ended (0 for none), 11 the most entries in each list of the partition (0
+--      turns lists off), 12 the most ends to keep, 13 how long to keep them, 14 the most ended turns of each
+--      status to keep (0 for any number), 15 number of fields, 16... name and value of each field to store
+--      (v, kind, conversation, agent, input, user, tenant, metadata, stream, on_abort, and where they apply
+--      on_failure, parent, depth, budget, attachments, context, options, unstored, client_tools, prior, idle,
+--      compact), then name and bytes of each blob
+-- Returns {'accepted'|'known'|'merged', turn id, id and agent of the turn to dispatch now, or '', '', and the
+--      process to notify that its turn is cancelled, or ''}, {'busy', length}, {'rejected', length} or
+--      {'tenant'} (the turn or the conversation belongs to another tenant)
+-- Promises 2, 3: the inbox keeps the order of acceptance, and a head always has an entry in due.
+-- A repeated call finds the turn by its id, even if the conversation is gone. If the turn's record is in the
+-- archive, the answer is an error (see away_turn). Otherwise the answer is 'known' (or 'merged' as before),
+-- and nothing is cancelled or merged a second time. The caller dispatches the turn if it still waits at the
+-- head, or the turn that it woke, because the first caller may have died before it did so. A merged message
+-- is remembered as long as the turn that it joined.
+-- A message that steers the running turn keeps its place in the inbox until that turn takes it (steer.lua).
+-- If the running turn ends first, the message is an ordinary turn.
+-- A deadline is kept by an errand, because due has no entry for a turn that is not the head.
 
 local turn_id, on_busy, inbox_limit, grace_time, prefix, turn_retention, events_retention, max_input,
   timeout_time, deadline_time, list_limit, ends_limit, ends_retention, turn_limit, field_count =
@@ -35,8 +35,8 @@ for i = FIRST_FIELD, first_blob - 1, 2 do
 end
 local grace, timeout, deadline = tonumber(grace_time), tonumber(timeout_time), tonumber(deadline_time)
 
--- Delete the oldest turns of a list of ended turns, with the conversations that were made for them
--- alone: those of turns with an idle time, if nothing has happened in them since.
+-- Delete the oldest turns of a list of ended turns. If a turn's conversation was created for that turn alone
+-- (it has an idle time, and nothing has happened in it since), delete the conversation too.
 local function delete_oldest(list, count)
   for _, old_id in ipairs(redis.call('ZRANGE', list, 0, count - 1)) do
     local turn = fields_of(prefix .. old_id, 'conversation', 'idle', 'successor', 'status')
@@ -48,8 +48,9 @@ local function delete_oldest(list, count)
   end
 end
 
--- Keep one of the partition's lists within its bounds, another one each second millisecond, and none
--- in between: most turns need not wait for it. Turns are accepted as often as lists grow.
+-- Keep one of the partition's lists within its limits. The current millisecond selects one of the six lists,
+-- the stream of ends, or in half of all cases nothing, so that most calls are not slowed down much. That is
+-- often enough, because lists grow only as fast as turns are accepted.
 local function trim_lists()
   local NAMES = { 'completed', 'failed', 'cancelled', 'queued', 'begun', 'conversations' }
   local AT_ONCE = 32
@@ -66,7 +67,8 @@ local function trim_lists()
   end
   local key = list_key(KEYS[1], NAMES[at])
   if at == 1 or at == 3 then
-    -- Their rows in the archive are lost: those that expire leave this list first (unlist_turns.lua).
+    -- Remove entries whose copies the archive has lost. If the copies exist, unlist_turns.lua removes the
+    -- entries before this does.
     local moved = list_key(KEYS[1], 'moved:' .. NAMES[at])
     local before = int(now - longest_kept(KEYS[1], turn_retention) - LONGEST_MOVED)
     for _, gone in ipairs(redis.pcall('ZRANGEBYSCORE', moved, '-inf', before, 'LIMIT', 0, AT_ONCE)) do
@@ -90,7 +92,7 @@ local function trim_lists()
       return
     end
   elseif at <= 5 then
-    -- Turns that have not ended do not expire, but their records may get lost.
+    -- Turns that have not ended do not expire, but their records may be lost.
     local first = math.floor(now / 14) % count
     trim_list(key, first, first + 1, prefix, '')
     return
@@ -100,7 +102,7 @@ local function trim_lists()
   end
 end
 
--- The turn comes before the conversation, which may have been forgotten and begun by somebody else.
+-- Look for the turn before the conversation, which may have been deleted and created again by somebody else.
 local known = fields_of(KEYS[1], 'status', 'into', 'tenant', 'woken', 'told')
 if known.tenant and known.tenant ~= new.tenant then
   return { 'tenant' }
@@ -202,8 +204,8 @@ end
 if on_busy ~= 'interrupt' and on_busy ~= 'replace' then
   return { 'accepted', turn_id, '', '', '' }
 end
--- The head is cancelled whether or not a worker has begun it: what it leaves behind must not depend
--- on that race.
+-- Cancel the head whether or not a worker has begun it. Otherwise, what it leaves behind would depend on that
+-- race.
 local head = redis.call('LINDEX', KEYS[2], 0)
 local head_key = prefix .. head
 redis.call('HSET', head_key, 'on_abort', on_busy == 'interrupt' and 'keep' or 'drop')

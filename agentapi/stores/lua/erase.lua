@@ -1,11 +1,11 @@
--- Delete a turn that has ended, with what it has left in its conversation's history.
+-- Delete a turn that has ended, with its messages in the conversation's history.
 -- KEYS 1 turn (hash), 2 meta (hash), 3 messages (list), 4 inbox (list)
 -- ARGV 1 turn id, 2 conversation id, 3 operation id
--- Returns {'erased', number of messages}, {'running'} (it has not ended) or {'missing'} (it does not
---      exist, or belongs to another conversation)
--- Promises 3, 4: a turn that has not ended stays, since it must reach an end. A summary that may say
--- what the turn said is deleted; the next compaction makes a new one. A repeat finds its operation's
--- answer. Bytes that other messages or waiting turns name stay.
+-- Returns {'erased', number of messages}, {'running'} (the turn has not ended) or {'missing'} (the turn does
+--      not exist, or belongs to another conversation)
+-- Promises 3, 4: a turn that has not ended stays, because it must reach an end. A summary that covers
+-- messages of the turn is deleted; the next compaction makes a new one. A repeated call finds its operation's
+-- answer. Blobs that other messages or waiting turns refer to stay.
 
 local turn_id, conversation_id, operation_id = unpack(ARGV)
 

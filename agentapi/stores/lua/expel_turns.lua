@@ -1,10 +1,10 @@
--- Delete turns that are in the archive, beyond the number of turns that are kept.
--- KEYS 1 the list that they are in (zset), 2 copies (zset)
+-- Delete turns that are in the archive, beyond the number of turns to keep.
+-- KEYS 1 the list that the turns are in (zset), 2 copies (zset)
 -- ARGV for each turn: 1 id, 2 version of the copy ('' if the archive has none), 3 conversation id, 4 whether
---      the conversation has an idle time, 5 whether another turn has continued it
--- Returns how many were deleted
--- Promise 3. A conversation that was made for such a turn alone goes with it, if nothing has happened in it
--- since. The copy is a leftover. A repeat finds the turns gone.
+--      the conversation has an idle time (0|1), 5 whether another turn has continued the turn (0|1)
+-- Returns the number of deleted turns
+-- Promise 3. If a turn's conversation was created for that turn alone, and nothing has happened in it since,
+-- the conversation is deleted with it. The copy becomes a leftover. A repeated call finds the turns gone.
 
 local deleted = 0
 for i = 1, #ARGV, 5 do

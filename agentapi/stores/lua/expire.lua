@@ -1,13 +1,13 @@
--- End a waiting turn that has missed its deadline: queued -> failed.
--- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list),
---      6 journal (list), 7 events (stream), 8 due (zset), 9 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 dispatch grace, 4 retention of the turn, 5 retention of
---      its events, 6 prefix of turn keys, 7 outcome (JSON), 8 event data (JSON)
--- Returns {'expired', id and agent of the turn to dispatch now, or '', ''}, or {'left'}: it has ended,
---      has begun, is being cancelled, or has no deadline that has passed
--- Promises 2, 4, 9: it leaves nothing in the history, wherever in the inbox it is. For a turn that has
--- begun, its worker keeps the deadline, or the turn is due then. A repeat answers as the first call
--- did.
+-- End a waiting turn whose deadline has passed: queued -> failed.
+-- KEYS 1 turn (hash), 2 inbox (list), 3 lease (hash), 4 meta (hash), 5 messages (list), 6 journal (list),
+--      7 events (stream), 8 due (zset), 9 calls (hash)
+-- ARGV 1 turn id, 2 conversation id, 3 dispatch grace, 4 retention of the turn, 5 retention of its events,
+--      6 prefix of turn keys, 7 outcome (JSON), 8 event data (JSON)
+-- Returns {'expired', id and agent of the turn to dispatch now, or '', ''}, or {'left'} (the turn has ended,
+--      has begun, is being cancelled, or has no deadline that has passed)
+-- Promises 2, 4, 9: the turn leaves nothing in the history, wherever in the inbox it is. If a turn has begun,
+-- its worker keeps the deadline, or the turn becomes due at that time. A repeated call returns the first
+-- answer.
 
 local turn_id, conversation_id, grace, turn_retention, events_retention, turns_prefix, outcome,
   event = unpack(ARGV)

@@ -1,10 +1,10 @@
 -- Delete a turn that has ended: its text, its result and its events.
 -- KEYS 1 turn (hash)
 -- ARGV 1 conversation id, 2 operation id
--- Returns {'forgotten', when it was accepted, bytes of its input}, {'running'} (it has not ended) or
---      {'missing'} (it does not exist, or belongs to another conversation)
--- Promise 3: a turn that has not ended stays, since it must reach an end. A repeat finds its
--- operation's answer, so that the caller learns once what was deleted.
+-- Returns {'forgotten', time of acceptance, bytes of its input}, {'running'} (the turn has not ended) or
+--      {'missing'} (the turn does not exist, or belongs to another conversation)
+-- Promise 3: a turn that has not ended stays, because it must reach an end. A repeated call finds its
+-- operation's answer, so the caller learns what was deleted.
 
 local conversation_id, operation_id = unpack(ARGV)
 

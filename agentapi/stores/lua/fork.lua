@@ -1,12 +1,11 @@
 -- Copy the beginning of a history into a new conversation, step by step.
 -- KEYS 1 messages of the source (list), 2 meta (hash) and 3 messages (list) of the copy
--- ARGV 1 tenant id, 2 user id, 3 idle time of the copy, 4 position of the last message to copy, 5 its
---      SHA-1, 6 bytes after which the step ends, 7 number of messages that the copy has, as far as the
---      caller knows
--- Returns {'copied', number of messages that the copy has} or {'changed'} (the source has another
---      message at that position, or the copy belongs to another tenant)
--- Promise 4: nobody knows the copy's id before it is complete. Each step continues where the copy
--- ends. A repeat finds more messages than its caller knows of, and copies nothing.
+-- ARGV 1 tenant id, 2 user id, 3 idle time of the copy, 4 position of the last message to copy, 5 its SHA-1,
+--      6 bytes after which the step ends, 7 number of messages that the copy has, as far as the caller knows
+-- Returns {'copied', number of messages that the copy has} or {'changed'} (the source has another message at
+--      that position, or the copy belongs to another tenant)
+-- Promise 4: nobody knows the copy's id before the copy is complete. Each step continues where the copy ends.
+-- A repeated call finds more messages than its caller knows of, and copies nothing.
 
 local tenant_id, user_id, idle, position, digest, max_bytes, known = unpack(ARGV)
 
@@ -41,7 +40,8 @@ while not repeated and at <= last and bytes < tonumber(max_bytes) do
   at = at + #piece
 end
 if at > last then
-  -- What the conversation has learned goes with the messages, as far as it is about them.
+  -- Copy the summary and the calibration too. The summary is copied only if it covers no message beyond the
+  -- copied ones.
   local meta = redis.call('HMGET', meta_key_of(KEYS[1]), 'covered', 'summary', 'calibration')
   if meta[1] and meta[2] and stored(meta[1]) <= at then
     redis.call('HSET', KEYS[2], 'covered', meta[1], 'summary', meta[2])

@@ -1,11 +1,11 @@
--- Make turns due now whose wake-ups a broker may have lost: queued -> queued.
+-- Make queued turns due now whose wake-ups the broker may have lost: queued -> queued.
 -- KEYS 1 due (zset)
--- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 the most conversations to change
--- Returns how many are due now
--- Promise 3. The grace of a turn that waits for its wake-up doubles with each wake-up that nobody
--- answered, up to minutes. After an outage of the broker it starts over, since wake-ups sent before
--- may be lost. Parked and running turns wait for something else. A repeat finds nothing that is due
--- later.
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 the most conversations to examine
+-- Returns the number of conversations that were made due
+-- Promise 3. While a turn waits for its wake-up, its grace doubles with each wake-up that no worker claims,
+-- up to minutes. After an outage of the broker the grace starts again from the beginning, because wake-ups
+-- sent before may be lost. Parked and running turns do not wait for a wake-up, so they stay as they are. A
+-- repeated call finds no such turn that is due later.
 
 local conversations_prefix, turns_prefix, limit = unpack(ARGV)
 

@@ -1,8 +1,9 @@
--- Keep ends that a worker's hooks are being told of.
+-- Keep ends from other workers while a worker's hooks run for them.
 -- KEYS 1 untold (zset)
--- ARGV 1 time for which they are kept from others, 2... ends, as tell.lua gave them
--- Returns how many of them there still are
--- Promise 13. An end that was told meanwhile stays away. A repeat only renews the time.
+-- ARGV 1 time for which to keep them, 2... ends, as tell.lua returned them
+-- Returns the number of these ends that still exist
+-- Promise 13. An end that was reported in the meantime (told.lua) is not added again. A repeated call only
+-- renews the time.
 
 local taken_for = unpack(ARGV, 1, 1)
 

@@ -1,10 +1,10 @@
--- Find copies in the archive that mean nothing and are to be deleted there.
+-- Find copies in the archive that are not valid and must be deleted there.
 -- KEYS 1 copies (zset)
--- ARGV 1 the most to answer, 2 time for which they must have meant nothing: a failover may bring back what
---      Redis knew a moment ago
+-- ARGV 1 the most copies to return, 2 ms for which they must have been invalid: a failover may bring back an
+--      earlier state of Redis
 -- Returns a list of 'version:conversation id'
--- Promise 4: a copy whose mover has died, or is late, means nothing from now on, so that depart.lua
--- refuses. Whoever has deleted a copy removes its entry. A repeat finds the same.
+-- Promise 4: if the mover of a copy has died or is late, its copy becomes invalid now, so that depart.lua
+-- refuses it. Whoever has deleted a copy removes its entry. A repeated call finds the same copies.
 
 local most, age = unpack(ARGV)
 local before = int(now_ms() - tonumber(age))

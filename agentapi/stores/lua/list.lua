@@ -1,16 +1,17 @@
--- Read a piece of a partition's lists, newest first.
+-- Read a part of a partition's lists, newest first.
 -- KEYS the lists (zsets)
--- ARGV 1 'turns' or 'conversations', 2 where to begin: a time, with '(' before it to leave that time
---      out, or '+inf', 3 an entry of that time behind which to begin ('' for none), 4 the earliest time
---      ('-inf' for no limit), 5 matches after which to stop, 6 entries after which to stop, 7 filter
---      (JSON): statuses (a list), agent, tenant, user, conversation, code, text, asks, beside (whether the
---      caller reads the turns in the archive there); or agent, tenant, user, busy, active (a time), idle (a time)
--- Returns {time that the piece reaches down to, or '' at the end of the lists, number of entries looked
---      at, matches, number of turns in the archive that were left out}. A match is {entry, time, name, value, ...}.
--- Promise 13. A piece ends between two times, so that its reader knows all entries down to a time.
--- A turn whose record is in the archive is {turn id, time, 'moved', '1'}: its reader asks the archive whether it
--- matches. Other entries whose record is gone are removed: nothing else changes. The number of entries is bounded, so
--- that reading does not keep Redis from other callers.
+-- ARGV 1 'turns' or 'conversations', 2 where to begin: a time, with '(' before it to leave that time out, or
+--      '+inf', 3 an entry with that time after which to begin ('' for none), 4 the earliest time ('-inf' for
+--      no limit), 5 number of matches after which to stop, 6 number of entries after which to stop, 7 filter
+--      (JSON); its fields for turns: statuses (a list), agent, tenant, user, conversation, code, text, asks,
+--      beside (whether the caller reads the archived turns of this time from the archive itself); its fields
+--      for conversations: agent, tenant, user, busy, active (a time), idle (a time)
+-- Returns {time down to which this part was read, or '' at the end of the lists, number of entries examined,
+--      matches, number of archived turns left out}. A match is {entry, time, name, value, ...}.
+-- Promise 13. A part never ends between two entries of the same time, so its reader knows all entries down to
+-- that time. A turn whose record is in the archive is {turn id, time, 'moved', '1'}; the reader asks the
+-- archive whether it matches. Other entries whose record is gone are removed; nothing else changes. The
+-- number of entries is limited, so that the script does not block other clients of Redis.
 
 local kind, begin_at, behind, earliest, wanted, most, filter_json = unpack(ARGV)
 
@@ -18,8 +19,8 @@ local CHUNK = 32
 local filter = cjson.decode(filter_json)
 local partition = partition_prefix(KEYS[1])
 
--- Whether an entry is smaller than another one of the same time, which comes first then. Bytes count,
--- as in a sorted set: Lua would compare by locale.
+-- Return whether an entry is smaller than another one with the same time; the larger one comes first in the
+-- list. Compares bytes, as a sorted set does, because Lua would compare by locale.
 local function smaller(one, other)
   for i = 1, math.min(#one, #other) do
     local a, b = string.byte(one, i), string.byte(other, i)
@@ -30,7 +31,7 @@ local function smaller(one, other)
   return #one < #other
 end
 
--- Go to the next entry of a list: reader.entry and reader.time, or nothing at its end.
+-- Go to the next entry of a list: sets reader.entry and reader.time, to nil at the end of the list.
 local function advance(reader)
   while true do
     reader.at = reader.at + 2
@@ -39,7 +40,7 @@ local function advance(reader)
         reader.offset, CHUNK)
       reader.chunk, reader.at, reader.offset = chunk, 1, reader.offset + CHUNK
     end
-    -- At the end of a list a chunk is empty; a key of another type is an empty list.
+    -- At the end of a list the chunk is empty. A key of another type counts as an empty list.
     reader.entry, reader.time = reader.chunk[reader.at], tonumber(reader.chunk[reader.at + 1] or '')
     if not reader.entry or behind == '' or reader.time ~= tonumber(begin_at)
       or smaller(reader.entry, behind) then
@@ -59,7 +60,7 @@ for _, key in ipairs(KEYS) do
   end
 end
 
--- Tables of fields as one flat list, without those that are missing.
+-- Convert tables of fields into one flat list, without missing fields.
 local function flat(...)
   local found = {}
   for _, fields in ipairs({ ... }) do
@@ -78,7 +79,8 @@ for _, status in ipairs(filter.statuses or {}) do
   wants_status[status] = true
 end
 
--- The fields that the filter is about, which are all that is read of an entry that does not match.
+-- The fields that the filter tests. Of an entry that does not match, only these and the fields that show its
+-- state are read.
 local asked = {}
 for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
   if filter[name] then
@@ -86,7 +88,7 @@ for _, name in ipairs({ 'agent', 'tenant', 'user', 'conversation' }) do
   end
 end
 
--- Whether fields by name are as the filter wants them.
+-- Return whether a table of fields passes the filter.
 local function fits(fields)
   for _, name in ipairs(asked) do
     if filter[name] ~= (fields[name] or '') then
@@ -96,7 +98,7 @@ local function fits(fields)
   return true
 end
 
--- Why a turn failed: code and text.
+-- Return why a turn failed: code and text.
 local function failure(key)
   local read, outcome = pcall(cjson.decode, redis.call('HGET', key, 'outcome') or '')
   local error = read and type(outcome) == 'table' and outcome.error
@@ -106,7 +108,7 @@ local function failure(key)
   return tostring(error.code), tostring(error.message)
 end
 
--- A turn's fields if it matches; or nothing, and whether its record is gone.
+-- Return a turn's fields if it matches. Otherwise return nil, and whether its record is gone.
 local function turn(turn_id)
   local key = partition .. 't:' .. turn_id
   local known = fields_of(key, 'status', 'held', unpack(asked))
@@ -130,7 +132,7 @@ local function turn(turn_id)
   return flat({ status = status, code = code, text = text }, fields)
 end
 
--- A conversation's fields if it matches; or nothing, and whether its record is gone.
+-- Return a conversation's fields if it matches. Otherwise return nil, and whether its record is gone.
 local function conversation(conversation_id)
   local key = partition .. 'c:' .. conversation_id
   local known = named(key .. ':meta', 'created', 'updated', unpack(asked))
@@ -156,7 +158,7 @@ local function conversation(conversation_id)
 end
 
 local look = kind == 'turns' and turn or conversation
--- Every turn in the archive matches if nothing but the status is asked for.
+-- If the filter tests nothing but the status, every archived turn matches.
 local certain = #asked == 0
 local matches, seen, gone = {}, {}, {}
 local reached, looked, found = nil, 0, 0

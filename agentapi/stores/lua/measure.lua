@@ -1,9 +1,9 @@
--- Add up the bytes of a history's messages, with their images and files, step by step.
+-- Add up the bytes of a history's messages, including their images and files, step by step.
 -- KEYS 1 meta (hash), 2 messages (list)
 -- ARGV 1 tenant id, 2 first position, 3 last position, 4 bytes after which the step ends
--- Returns {'measured', position behind the last message that was read, bytes} or {'missing'} (the
---      conversation does not exist, or belongs to another tenant)
--- Promise 4. Changes nothing. Bytes that two messages share count for each.
+-- Returns {'measured', position after the last message that was read, bytes} or {'missing'} (the conversation
+--      does not exist, or belongs to another tenant)
+-- Promise 4. It only reads. Blobs that several messages share count once for each message.
 
 local tenant_id, first, last_position, max_bytes = unpack(ARGV)
 

@@ -1,12 +1,12 @@
--- Open, label or extend a tenant's conversation outside of any turn.
+-- Create, label or extend a tenant's conversation outside of any turn.
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list)
--- ARGV 1 tenant id, 2 user id, 3 'any' (created when it does not exist) or 'known', 4 metadata (JSON,
---      '' leaves it as it is), 5 idle time (0 leaves it as it is), 6 operation id, 7... messages to
+-- ARGV 1 tenant id, 2 user id, 3 'any' (create the conversation if it does not exist) or 'known', 4 metadata
+--      (JSON, '' leaves it unchanged), 5 idle time (0 leaves it unchanged), 6 operation id, 7... messages to
 --      append
--- Returns {'open', time of creation, metadata (JSON)} or {'missing'} (it does not exist, or belongs to
---      another tenant)
--- Promise 4: the messages are appended together. A repeat finds its operation id and appends
--- nothing, whatever happened in between.
+-- Returns {'open', time of creation, metadata (JSON)} or {'missing'} (the conversation does not exist, or
+--      belongs to another tenant)
+-- Promise 4: the messages are appended together. A repeated call finds its operation id and appends nothing,
+-- whatever happened in between.
 
 local tenant_id, user_id, which, metadata, idle, operation = unpack(ARGV, 1, 6)
 

@@ -1,10 +1,9 @@
--- End all leases of a process that is known to be dead.
+-- End all leases of a dead process in one partition.
 -- KEYS 1 due (zset)
--- ARGV 1 the process (its claims' tokens begin with it), 2 prefix of the partition's
---      conversation keys
+-- ARGV 1 the process (its claim tokens begin with it), 2 prefix of the partition's conversation keys
 -- Returns the conversations that lost a lease, for redispatch.lua
--- Promise 7. The leases expire now, and their conversations are overdue: the sweep dispatches what
--- the caller does not. Lease keys are built from the due index and are in its hash slot.
+-- Promise 7. The leases expire now, and their conversations are overdue. If the caller does not dispatch one
+-- of them, the sweep does. The keys of leases are built from the due index, and are in its hash slot.
 
 local process, conversations_prefix = unpack(ARGV)
 

@@ -1,14 +1,13 @@
--- List the conversations that should have moved by now, and the errands that should have been carried
--- out.
+-- List overdue conversations and errands.
 -- KEYS the due indexes to read (zsets)
 -- ARGV 1 the most conversations, and the most errands, of each index
--- Returns a flat list: number of the key, conversation id or errand, ...
---      A key of another type yields an errand that nobody can read, and does not stop the others.
--- Promise 3. Conversations and errands are counted apart, so that neither keeps the other waiting.
+-- Returns a flat list: number of the key, conversation id or errand, ... For a key of another type, the list
+--      has an errand with an unreadable name; the other keys are read as usual.
+-- Promise 3. Conversations and errands are counted separately, so that neither kind keeps the other waiting.
 
 local max_entries = unpack(ARGV)
 
--- An empty index has no key: on a cluster, an idle one costs one command.
+-- An empty index has no key, so on a cluster an idle index costs one command.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return {}
 end

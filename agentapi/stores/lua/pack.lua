@@ -1,11 +1,11 @@
--- Look at a conversation that may move to the archive, and note that a copy of it is about to be made.
+-- Return the state of a conversation that may move to the archive, and note that a copy is about to be made.
 -- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 lease (hash), 5 copies (zset)
--- ARGV 1 conversation id, 2 version of the copy, 3 time for which nothing must have happened, 4 time
---      after which the note is a leftover
--- Returns {'warm'} (it does not exist, is in use, in the archive already, or expires soon) or {'cold',
---      state, number of messages, names of its blobs, fields (flat)}
--- Promises 1, 4: nothing leaves here. Whatever changes the conversation from now on changes its state,
--- which depart.lua compares. A repeat makes the same note.
+-- ARGV 1 conversation id, 2 version of the copy, 3 time for which the conversation must have been inactive,
+--      4 time after which the note becomes a leftover
+-- Returns {'warm'} (the conversation does not exist, is in use, has no messages, is already in the archive,
+--      or expires soon) or {'cold', state, number of messages, names of its blobs, fields (flat)}
+-- Promises 1, 4: nothing is removed from Redis here. Any later change of the conversation changes its state,
+-- which depart.lua compares. A repeated call makes the same note.
 
 local conversation_id, version, idle, patience = unpack(ARGV)
 

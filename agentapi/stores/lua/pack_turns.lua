@@ -1,23 +1,25 @@
--- Look at ended turns of a partition, oldest first, and note that copies of them are about to be made.
+-- Return the state of a partition's oldest ended turns, and note that copies of them are about to be made.
 -- KEYS 1 a list of ended turns (zset), 2 copies (zset), 3 the newest version of copies (hash)
--- ARGV 1 status of the list, 2 number of turns at its beginning to leave out, 3 time for which a turn must
---      have ended, 4 time before that in which it must have been accepted, 5 time for which one that came back
---      stays, 6 turns to look at, 7 bytes of records after which to stop, 8 time after which a note is a
---      leftover, 9 prefix of turn keys, 10 name of this call
--- Returns {number of turns looked at, whether there are more (0|1), now, turns}. A turn is {id, version of
---      the copy, time left, state, its messages (JSON, '' if it has them), fields (flat)}
--- Promises 3, 4: nothing leaves here. Whatever changes a turn from now on changes its state, which
--- depart_turns.lua compares. A turn stays that somebody may still need whole: one that has not ended for so
--- long, that has events, a journal or bytes, that a hook is to be told of, that refers to a history that is
--- not here, that took longer than a day, or that expires soon. Versions grow with every call that finds turns,
--- and with the clock: of a turn's copies the newest counts. A repeat finds its call's name.
+-- ARGV 1 status of the list, 2 number of turns at its beginning to skip, 3 how long ago a turn must have
+--      ended, 4 how much longer ago than that it must have been accepted, 5 how long a turn that came back
+--      from the archive stays, 6 the most turns to examine, 7 bytes of records after which to stop, 8 time
+--      after which a note becomes a leftover, 9 prefix of turn keys, 10 name of this call
+-- Returns {number of turns examined, whether there are more (0|1), now, turns}. A turn is {id, version of the
+--      copy, time left, state, its messages (JSON, '' if its record has them), fields (flat)}
+-- Promises 3, 4: nothing is removed from Redis here. Any later change of a turn changes its state, which
+-- depart_turns.lua compares.
+-- A turn stays in Redis if it ended too recently, has events, a journal or blobs, waits for a hook, refers to
+-- a history that is not in Redis, took longer than a day, or expires soon. Versions grow with every call that
+-- finds turns, and with the clock; the copy with the newest version is the valid one. A repeated call finds
+-- the name of its call and uses the same version.
 
 local status, leave_out, after_time, earlier, rest_time, most, max_bytes, patience, prefix, call =
   unpack(ARGV)
 
 local now, after, rest = now_ms(), tonumber(after_time), tonumber(rest_time)
 
--- What is copied of a turn besides its fields: its messages, '' if it has them; or nothing if it stays.
+-- Return what is copied of a turn besides its fields: its messages as JSON, or '' if its record has them.
+-- Returns nil if the turn stays.
 local function copied(turn_key, turn_id)
   local turn = fields_of(turn_key, 'status', 'created', 'ended', 'returned', 'unstored', 'at', 'messages',
     'conversation')
@@ -33,7 +35,7 @@ local function copied(turn_key, turn_id)
   return text_of(turn_key, turn)
 end
 
--- The version of this call's copies.
+-- Return the version of this call's copies.
 local function next_version()
   local last = redis.call('HMGET', KEYS[3], 'version', 'call')
   if last[2] == call then

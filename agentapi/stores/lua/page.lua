@@ -1,12 +1,12 @@
--- Read a piece of a conversation's history.
+-- Read a part of a conversation's history.
 -- KEYS 1 meta (hash), 2 messages (list)
--- ARGV 1 tenant id, 2 first position, 3 last position, 4 bytes after which reading stops,
---      5 'up' (from the first position on) or 'down' (from the last position back)
--- Returns {'page', number of messages in the history, messages in the order of reading} or {'missing'}
---      (the conversation does not exist, or belongs to another tenant)
--- Promise 4: messages of one turn are appended by one script, so a reader sees all or none. A
--- piece has at least one message if there is one. Its size is bounded, so that reading it does not
--- keep Redis from other callers.
+-- ARGV 1 tenant id, 2 first position, 3 last position, 4 bytes after which reading stops, 5 'up' (from the
+--      first position forwards) or 'down' (from the last position backwards)
+-- Returns {'page', number of messages in the history, messages in the order of reading} or {'missing'} (the
+--      conversation does not exist, or belongs to another tenant)
+-- Promise 4: the messages of one turn are appended by one script, so a reader sees all of them or none. A
+-- part has at least one message if the range has one. Its size is limited, so that the script does not block
+-- other clients of Redis.
 
 local tenant_id, from_position, to_position, max_bytes, direction = unpack(ARGV)
 

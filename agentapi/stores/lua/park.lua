@@ -1,12 +1,12 @@
--- Let a running turn wait without a worker: running -> parked.
--- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5... waiting (sets): for each
---      provider that has failed, the conversations whose turns wait for it
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the call so far,
---      6 number of recorded steps, 7 event data (JSON), 8 what it waits for (JSON), 9 time since the
---      first failure ('' without one), 10 how long to remember that it waits for the providers
--- Returns {'parked'}, {'cancel'} (changes nothing: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5: the entry in due wakes it. A suspect turn stays suspect. The time of the first failure
--- is Redis's, so that the turn's patience survives its workers.
+-- Let a running turn wait for its provider without a worker: running -> parked.
+-- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5... waiting (sets): for each provider
+--      that has failed, the conversations whose turns wait for it
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time to wait, 5 failures of the call so far, 6 number of
+--      recorded steps, 7 event data (JSON), 8 what the turn waits for (JSON), 9 time since the first failure
+--      ('' if there was none), 10 how long to keep the entries in the waiting sets
+-- Returns {'parked'}, {'cancel'} (a cancellation was requested; nothing changes) or {'fenced'}
+-- Promises 3, 5: the entry in due wakes the turn. A suspect turn stays suspect. The time of the first failure
+-- is Redis's time, so that the turn's patience survives its workers.
 
 local turn_id, conversation_id, fence, delay, failures, steps, event, waits_for, lasted,
   memory_time = unpack(ARGV)

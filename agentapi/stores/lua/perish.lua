@@ -1,9 +1,10 @@
 -- Count the death of a process that ran a suspect turn and nothing else: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 the process (its claim's token begins with it)
--- Returns {'perished', deaths, agent}, or {'gone'}: the process did not have the turn
--- Promise 12: only such a death counts. The worker that started the process reports it, so that
--- nothing is counted when both end together, as when a machine is lost. A repeat finds the process.
+-- ARGV 1 turn id, 2 conversation id, 3 the process (its claim token begins with it)
+-- Returns {'perished', deaths, agent}, or {'gone'} (the process did not have the turn)
+-- Promise 12: only such a death counts. The worker that started the process reports it, so nothing is counted
+-- if both die together, for example when a machine is lost. A repeated call finds that the process is already
+-- counted, and returns the first answer.
 
 local turn_id, conversation_id, process = unpack(ARGV)
 

@@ -1,8 +1,8 @@
--- Say which turns of a partition have a place in some lists.
+-- Tell which turns of a partition are in at least one of the given lists.
 -- KEYS the lists (zsets)
 -- ARGV 1 prefix of turn keys, 2... turn ids
--- Returns for each turn: 1 (it is in one of the lists, and its record is there or in the archive) or 0
--- Promise 13. It only reads. A turn that moves meanwhile is in one of the lists.
+-- Returns for each turn: 1 (it is in one of the lists, and its record is in Redis or in the archive) or 0
+-- Promise 13. It only reads. A turn that moves between lists is always in one of them.
 
 local prefix = ARGV[1]
 

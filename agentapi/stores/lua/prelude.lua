@@ -1,14 +1,14 @@
--- Shared by the scripts of the turn protocol; each gets the functions that it uses.
+-- Functions shared by the scripts of the turn protocol. Each script gets only the functions that it uses.
 --
--- Conventions: times are milliseconds of Redis's own clock. A script answers {'fenced'} and changes
--- nothing when its caller does not own the conversation (promise 5). A script answers a repeat as it
--- answered the first call.
+-- Conventions: times are in milliseconds of Redis's own clock. If the caller does not hold the lease, a
+-- script returns {'fenced'} and changes nothing that the protocol reads (promise 5). A repeated call returns
+-- the first answer.
 
 -- The beginning of a stored user message, which is the first message of a turn. Only
--- agentapi.conversation.messages.dumps writes messages, in this order of fields.
+-- agentapi.conversation.messages.dumps writes messages, with the fields in this order.
 local USER_MESSAGE = '{"v":1,"role":"user"'
 
--- Some fields of a hash by name; those that are missing are false.
+-- Return some fields of a hash by name; a missing field is false.
 local function named(key, ...)
   local values, found = redis.call('HMGET', key, ...), {}
   for i, name in ipairs({ ... }) do
@@ -21,7 +21,7 @@ local function ended(status)
   return status == 'completed' or status == 'failed' or status == 'cancelled'
 end
 
--- Add one to a number. Anything else that is stored counts as 0.
+-- Add one to a stored number. Any other stored value counts as 0. Returns the new number.
 local function count_up(key, field)
   local count = redis.pcall('HINCRBY', key, field, 1)
   if type(count) == 'table' then
@@ -31,8 +31,9 @@ local function count_up(key, field)
   return count
 end
 
--- A conversation's id with the 32 hexadecimal digits at its end, or its UUID, as bytes behind a control
--- character, which no id has; and back.
+-- The next two functions convert conversation ids. short_id replaces the 32 hexadecimal digits, or the UUID,
+-- at the end of an id by a control character and 16 bytes; no id contains a control character. long_id
+-- converts back.
 local function long_id(id)
   local mark = string.sub(id, -17, -17)
   if mark ~= '\1' and mark ~= '\2' then
@@ -60,8 +61,9 @@ local function short_id(id)
   return (not dashed or long_id(short) == id) and short or id
 end
 
--- What a turn's log, as a list of marks, says of its worker and its usage: the last claim's worker, and
--- the usage of the last response of a model, which is that of the turn if there was only one.
+-- Return what a turn's log, as a list of marks, says about its worker and usage: the worker of the last
+-- claim, and the usage of the last model response. The latter is the usage of the turn if there was only one
+-- response.
 local function told_by(marks)
   local worker, usage
   for _, mark in ipairs(marks) do
@@ -75,8 +77,9 @@ local function told_by(marks)
   return worker, usage
 end
 
--- A turn's log as a list of marks, each a list; as it is if it is long, which would keep Redis from other
--- callers, or says more than plain values. Also returns what it tells (see above).
+-- Return a turn's log as a list of marks, each of them a list, and its worker and usage (see told_by).
+-- Returns only the text if it is longer than LONG, because parsing it would block Redis, or if it has nested
+-- values or null.
 local function short_log(log)
   local LONG = 2048
   if #log > LONG or string.find(log, '{', 1, true) or string.find(log, ',[', 1, true)
@@ -101,7 +104,7 @@ local function long_log(log)
   return table.concat(lines, '\n'), told_by(log)
 end
 
--- The names of fields that a packed record has in places of their own (below), or not at all.
+-- Names of fields that a packed record (below) stores by position, or does not store.
 local NOT_NAMED = {
   v = 1, status = 1, created = 1, started = 1, ended = 1, conversation = 1, agent = 1, tenant = 1,
   worker = 1, attempt = 1, steps = 1, events = 1, committed = 1, at = 1, usage = 1, size = 1, idle = 1,
@@ -110,14 +113,14 @@ local NOT_NAMED = {
   failures_at = 1, waits_for = 1, kept = 1
 }
 
--- What the gateway stores with a turn whose conversation it has made.
+-- The metadata that the gateway stores with a turn whose conversation it created.
 local IMPLICIT = '{"agentapi:gateway":{"implicit":true}}'
 
--- The record of a turn that refers to its messages is packed: one array of MessagePack. Redis keeps a
--- hash in one piece as long as no value has ever been longer than 64 bytes, so the array is cut into the
--- fields '0', '1', ... Beside them are 'v' and 'status', and what was written after the end. A later
--- release may append to the array.
--- Returns names and values to store. turn: its fields by name.
+-- Pack the record of a turn that refers to its messages into one MessagePack array. Redis stores a hash
+-- compactly as long as no value has ever been longer than 64 bytes, so the array is cut into the fields '0',
+-- '1', ... 'v', 'status' and what is written after the end are fields of their own. A later release may
+-- append to the array.
+-- turn: its fields by name. Returns a flat list of names and values to store.
 local function packed(turn)
   local PIECE, PIECES = 63, 16
   local usual = { user = '', kind = 'agent', on_abort = 'drop' }
@@ -161,8 +164,8 @@ local function packed(turn)
   return flat
 end
 
--- What `packed` has packed: fields by name. wanted: a table with the names of those that are needed, or
--- nothing for all.
+-- Unpack what `packed` has packed. Returns fields by name. wanted: a table with the names of the needed
+-- fields, or nil for all.
 local function unpacked(text, wanted)
   local others, created, started, ended_after, conversation, agent, tenant, worker, attempt, steps,
     events, committed, at, usage, size, log, idle, stream, metadata = unpack(cmsgpack.unpack(text))
@@ -199,8 +202,9 @@ local function unpacked(text, wanted)
   return turn
 end
 
--- All fields of a turn by name; of one that refers to its messages, without these. A packed record that
--- somebody broke, or that a later release wrote, stays as it is. wanted: see above.
+-- Return all fields of a turn by name, except the messages in the history that it refers to. If a packed
+-- record is broken, or a later release wrote it, its fields are returned as they are stored. wanted: see
+-- unpacked.
 local function record(turn_key, wanted)
   local flat, fields = redis.call('HGETALL', turn_key), {}
   for i = 1, #flat, 2 do
@@ -219,7 +223,7 @@ local function record(turn_key, wanted)
   end
   for name, value in pairs(fields) do
     if name == 'log' and turn.log then
-      -- What was noted since the turn has ended.
+      -- This was added to the log after the turn ended.
       turn.log = turn.log .. '\n' .. value
     elseif not string.find(name, '^%d') then
       turn[name] = value
@@ -228,7 +232,7 @@ local function record(turn_key, wanted)
   return turn
 end
 
--- Some fields of a turn by name; those that are missing are false.
+-- Return some fields of a turn by name; a missing field is false.
 local function fields_of(turn_key, ...)
   local found = named(turn_key, '0', ...)
   if found['0'] then
@@ -240,7 +244,7 @@ local function fields_of(turn_key, ...)
   return found
 end
 
--- Fields by name as a flat list.
+-- Convert fields by name into a flat list.
 local function flat_list(fields)
   local flat = {}
   for name, value in pairs(fields) do
@@ -249,12 +253,12 @@ local function flat_list(fields)
   return flat
 end
 
--- A turn's log says, for people, what happened to it and when. It is a field of the turn's hash: a JSON
--- array a line, [ms since the turn's acceptance, kind, ...]; agentapi/turns/marks.py reads it. When it
--- gets long, its beginning is dropped.
+-- A turn's log tells people what happened to the turn and when. It is a field of the turn's hash with one
+-- JSON array per line: [ms since the turn's acceptance, kind, ...]. agentapi/turns/marks.py reads it. If a
+-- log is longer than LONGEST_LOG bytes, only its last lines are kept, at most SHORTENED_LOG bytes.
 local LONGEST_LOG, SHORTENED_LOG = 16384, 12288
 
--- A line of a turn's log. mark: the kind and what follows it, as JSON.
+-- Return a line of a turn's log. mark: the kind and its data, as JSON.
 local function log_line(created, at, mark)
   return '[' .. int(at - stored(created)) .. ',' .. mark .. ']'
 end
@@ -278,8 +282,8 @@ local function note(turn_key, at, mark)
   redis.call('HSET', turn_key, 'log', log)
 end
 
--- Note that a write was refused whose worker had lost the turn, once for each kind of write. Answers
--- the script's caller.
+-- Refuse a write of a worker that has lost the turn, and note it in the log, once for each kind of write and
+-- lease. Returns the answer for the script's caller.
 local function refuse_write(turn_key, fence, script)
   local turn = fields_of(turn_key, 'created', 'log')
   local epoch = string.match(fence, '^%d+')
@@ -292,7 +296,7 @@ local function refuse_write(turn_key, fence, script)
   return { 'fenced' }
 end
 
--- Note who decided about a call. A long decision is noted without its reason and arguments.
+-- Note in the log who decided about a call. A long decision is noted without its reason and arguments.
 local function note_decision(turn_key, at, call_id, given)
   local LONGEST_DECISION = 2048
   if #given > LONGEST_DECISION then
@@ -303,12 +307,12 @@ local function note_decision(turn_key, at, call_id, given)
   note(turn_key, at, '"d",' .. cjson.encode(call_id) .. ',' .. given)
 end
 
--- Append an event. Its number is the turn's count of events; its stream id is that plus one, since
--- 0-0 is not a valid stream id. Returns the number.
+-- Append an event. Its number is the turn's count of events so far. Its stream id is the number plus one,
+-- because 0-0 is not a valid stream id. Returns the number.
 local function emit(turn_key, events_key, kind, data)
   local number = redis.pcall('HINCRBY', turn_key, 'events', 1)
   if type(number) == 'table' then
-    -- The count was overwritten; the stream's last entry has the number.
+    -- Somebody overwrote the count; the last entry of the stream has the number.
     local last = redis.call('XREVRANGE', events_key, '+', '-', 'COUNT', 1)[1]
     number = (last and stored(string.match(last[1], '^%d+')) or 0) + 1
     redis.call('HSET', turn_key, 'events', int(number))
@@ -317,15 +321,16 @@ local function emit(turn_key, events_key, kind, data)
   return int(number - 1)
 end
 
--- Whether the lease is the caller's: it has the caller's turn and fence, which is 'epoch:token'.
+-- Return whether the caller holds the lease: whether the lease has the caller's turn and fence
+-- ('epoch:token').
 local function has_lease(lease_key, turn_id, fence)
   local lease = redis.call('HMGET', lease_key, 'turn', 'epoch', 'token')
   return lease[1] == turn_id and (lease[2] or '') .. ':' .. (lease[3] or '') == fence
 end
 
--- Whether the lease is the caller's, and the turn exists: a write must not create a hash in the place of
--- one that was deleted. Also returns whether somebody asked to cancel the turn (0|1), and whether messages
--- wait to join it (0|1).
+-- Return whether the caller holds the lease and the turn exists. Without this check, a write would create a
+-- hash in place of a deleted one. Also returns whether a cancellation was requested (0|1), and whether
+-- messages wait to steer the turn (0|1).
 local function owns(turn_key, lease_key, turn_id, fence)
   if not has_lease(lease_key, turn_id, fence) then
     return false
@@ -334,8 +339,8 @@ local function owns(turn_key, lease_key, turn_id, fence)
   return turn[1], turn[2] and 1 or 0, turn[3] and 1 or 0
 end
 
--- The epoch of a new owner. It grows with every claim and with the clock, so it is also new when
--- earlier epochs are lost, with a deleted conversation or in a failover.
+-- Return the epoch of a new owner, and store it. The epoch grows with every claim and with the clock, so it
+-- is new even if earlier epochs were lost with a deleted conversation or in a failover.
 local function next_epoch(meta_key)
   local before = stored(redis.call('HGET', meta_key, 'epoch'))
   local epoch = int(math.max(before + 1, now_ms()))
@@ -343,9 +348,9 @@ local function next_epoch(meta_key)
   return epoch
 end
 
--- The newest messages: at least the newest whole turn, and then as many as fit both limits (-1 for no
--- limit). Reads in pieces from the end, so that the cost depends on the window and not on the
--- history. Also returns the number of all messages.
+-- Return the newest messages: at least the newest whole turn, and beyond it as many as fit both limits (-1
+-- for no limit). Reads in pieces from the end, so the cost depends on the window and not on the history. Also
+-- returns the number of all messages.
 local function newest_messages(messages_key, max_messages, max_bytes)
   local total = redis.call('LLEN', messages_key)
   if total == 0 or max_messages == 0 or max_bytes == 0 then
@@ -380,14 +385,15 @@ local function newest_messages(messages_key, max_messages, max_bytes)
   return oldest_first, total
 end
 
--- The prefix of all keys of a partition, taken from any of them: 'agentapi:{p}:'. Scripts build keys
--- that they are not given from it; those are in the same hash slot as the given key.
+-- Return the prefix of all keys of a partition, 'agentapi:{p}:', from any of these keys. Scripts build keys
+-- that are not among KEYS from it; those are in the same hash slot as the given key.
 local function partition_prefix(key)
   return string.sub(key, 1, #'agentapi:{000}:')
 end
 
--- Refuse a call that needs a history that is in the archive: Redis's client learns where it is, brings it
--- back and calls again (agentapi/redis/archived.py). Returns the answer, or nothing if the history is here.
+-- Refuse a call that needs a history that is in the archive. The error tells the Redis client where the
+-- history is; the client restores it and repeats the call (agentapi/redis/archived.py). Returns the error, or
+-- nil if the history is in Redis.
 local function away(meta_key)
   local archived = redis.call('HGET', meta_key, 'archived')
   if archived then
@@ -396,11 +402,12 @@ local function away(meta_key)
   end
 end
 
--- Turns whose record is in the archive have left one thing in Redis: a place in one of these lists, by the
--- time of acceptance. Releases that do not know such turns know no such lists.
+-- A turn whose record is in the archive has only one entry left in Redis, in one of these lists by time of
+-- acceptance. Releases that do not know archived turns do not know these lists either.
 local MOVED = { 'completed', 'cancelled' }
 
--- How a turn ended whose record is in the archive, and when it was accepted (ms); or nothing for any other.
+-- For a turn whose record is in the archive, return how it ended and when it was accepted (ms). Returns nil
+-- for any other turn.
 local function moved_turn(turn_key)
   local partition = partition_prefix(turn_key)
   local prefix = partition .. 'list:moved:'
@@ -416,8 +423,8 @@ local function moved_turn(turn_key)
   end
 end
 
--- Refuse a call that needs a turn whose record is in the archive, as away does for a conversation. To be
--- asked when there is no record. Returns the answer, which has the time, or nothing if the turn does not
+-- Refuse a call that needs a turn whose record is in the archive, as `away` does for a conversation. Call it
+-- only if there is no record. Returns an error that contains the current time, or nil if the turn does not
 -- exist.
 local function away_turn(turn_key)
   if moved_turn(turn_key) then
@@ -426,21 +433,21 @@ local function away_turn(turn_key)
   end
 end
 
--- The key of what is known of a conversation, from the key of its messages.
+-- Return the key of a conversation's meta hash, from the key of its messages.
 local function meta_key_of(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':meta'
 end
 
--- The lists of a partition, for people who look for turns and conversations. Each is a sorted set by
--- time of acceptance or creation, which never changes, so that a reader's position stays valid. A turn
--- is in one list at a time: queued (no worker has claimed it), begun, or how it ended. They are
--- written with pcall: a list that somebody broke must not keep a turn from moving.
+-- The lists of a partition are for people who look for turns and conversations. Each is a sorted set by time
+-- of acceptance or creation. These times never change, so a reader's position stays valid. A turn is in one
+-- list at a time: queued (no worker has claimed it), begun, or how it ended. Scripts write lists with pcall,
+-- so that a broken list cannot block a turn.
 
 local function list_key(key, name)
   return partition_prefix(key) .. 'list:' .. name
 end
 
--- Move a turn to another list. Returns whether it was listed where it should be.
+-- Move a turn to another list. Returns whether it was in the first list.
 local function move_turn(turn_key, turn_id, accepted, from, to)
   if redis.pcall('ZREM', list_key(turn_key, from), turn_id) ~= 1 then
     return false
@@ -449,10 +456,10 @@ local function move_turn(turn_key, turn_id, accepted, from, to)
   return true
 end
 
--- List a turn among those that ended in the same way, and tell those who follow the ends. A turn that
--- is not listed, because an older release accepted it, stays so. One that is not to be stored leaves the
--- lists, unless it may be retried. If workers have a hook for the ends of its agent's turns, the end is
--- kept until the hook was told.
+-- Move a turn to the list of its final status, and add its end to the stream of ends. A turn that is in no
+-- list, because an older release accepted it, is added to neither. A turn that must not be stored is removed
+-- from the lists, unless it failed and may be retried. If workers have a hook for the agent's ends, the end
+-- is kept in 'untold' until the hook was called.
 -- turn: some of its fields. how: status, the event's number and data, retention of turns.
 local function list_end(turn_key, turn_id, turn, how)
   local prefix = partition_prefix(turn_key)
@@ -473,13 +480,14 @@ local function list_end(turn_key, turn_id, turn, how)
   local agent = turn.agent or ''
   if redis.call('EXISTS', prefix .. 'hooked:' .. agent) == 1 then
     redis.pcall('ZADD', prefix .. 'untold', int(now_ms()), turn_id .. ':' .. how.number .. ':' .. agent)
-    -- Should no worker have the hook any more.
+    -- This deletes the ends if no worker has the hook any more.
     redis.pcall('PEXPIRE', prefix .. 'untold', how.retention)
   end
 end
 
--- Forget entries of a list, by ranks, whose record is gone. Scripts that add entries look at a few now
--- and then, so a list is never much longer than what it lists. A record's key is before .. entry .. after.
+-- Remove those entries of a list, in a range of ranks, whose record is gone. Scripts that add entries check a
+-- few entries from time to time, so a list is never much longer than the number of its records. The key of a
+-- record is before .. entry .. after.
 local function trim_list(key, first, last, before, after)
   local entries = redis.pcall('ZRANGE', key, first, last)
   for i = 1, #entries do
@@ -489,7 +497,7 @@ local function trim_list(key, first, last, before, after)
   end
 end
 
--- List a conversation that was created.
+-- Add a new conversation to the list of conversations.
 local function list_conversation(meta_key, created)
   local prefix = partition_prefix(meta_key) .. 'c:'
   local key = list_key(meta_key, 'conversations')
@@ -500,31 +508,32 @@ local function list_conversation(meta_key, created)
   end
   local count = redis.pcall('ZCARD', key)
   if type(count) == 'number' then
-    -- Idle times differ, so those that are gone may be anywhere.
+    -- Idle times differ, so entries without a record may be anywhere in the list.
     local first = math.floor(now / 4) % count
     trim_list(key, first, first + 11, prefix, ':meta')
   end
 end
 
--- How long an operation that is named by its caller (append, reset, open, remove) is remembered.
--- Repeats come within seconds: from Redis's client, from a producer, or from the producer's client.
+-- How long an operation with an id from its caller (append, reset, open, remove) is remembered (ms). Repeated
+-- calls come within seconds: from the Redis client, from a producer, or from the producer's client.
 local OPERATION_TTL = 3600000
 
--- Marks a name of a history that was reset, among what a dropped conversation has left.
+-- Marks an entry of a dropped conversation's remains that names a history before a reset.
 local WAS = '\1was:'
 
--- The key that remembers an operation on a conversation. It is hashed: ids are users' own text.
+-- Return the key that remembers an operation on a conversation. The id is hashed, because users choose ids
+-- freely.
 local function operation_key(meta_key, operation)
   return partition_prefix(meta_key) .. 'op:' .. redis.sha1hex(meta_key .. '\0' .. operation)
 end
 
--- The key of the bytes of a conversation's images and files.
+-- Return the key of the bytes of a conversation's images and files.
 local function blobs_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':blobs'
 end
 
--- Let an idle conversation expire after its idle time, if it has one. known: that time, if the caller
--- has read it.
+-- Let an idle conversation expire after its idle time, if it has one. known: the idle time, if the caller has
+-- already read it.
 local function expire_idle(meta_key, messages_key, known)
   local ttl = known or stored(redis.call('HGET', meta_key, 'ttl'))
   if ttl > 0 then
@@ -534,14 +543,14 @@ local function expire_idle(meta_key, messages_key, known)
   end
 end
 
--- The agent of a turn, or ''. Its key is built from the prefix of all turns of the partition, and is
--- in the same hash slot as the given keys.
+-- Return the agent of a turn, or ''. The turn's key is built from the prefix of all turn keys of the
+-- partition, so it is in the same hash slot as the given keys.
 local function agent_of(prefix, turn_id)
   return turn_id ~= '' and fields_of(prefix .. turn_id, 'agent').agent or ''
 end
 
--- Since when a turn could run. As long as its wake-up is not late, its entry in due says so, and
--- otherwise its field 'ready' (redispatch.lua).
+-- Return since when a turn could run. Until its wake-up is late, the entry in due shows this time; afterwards
+-- the field 'ready' does (redispatch.lua).
 local function ready_since(ready, status, attempt, wake, due, grace)
   if ready then
     return stored(ready)
@@ -549,11 +558,11 @@ local function ready_since(ready, status, attempt, wake, due, grace)
   if status == 'parked' then
     return wake and stored(wake) or stored(due)
   end
-  -- A new head is due when its wake-up should have been claimed.
+  -- A new head is due at the time by which its wake-up should have been claimed.
   return (status == 'queued' and not attempt) and stored(due) - grace or stored(due)
 end
 
--- Why a turn is claimed: the fence of the claim before says how that one ended.
+-- Return why a turn is claimed. The fence of the previous claim shows how that claim ended.
 local function cause_of_claim(status, attempt, suspect, released, meta_key)
   if not attempt then
     return 'first'
@@ -571,8 +580,8 @@ local function cause_of_claim(status, attempt, suspect, released, meta_key)
   return suspect and 'lease_expired' or 'retried'
 end
 
--- The first turn of an inbox, or nothing. Turns without a hash (after a failover, an eviction or a
--- deletion by hand) would never end, so they are removed. The turn behind such a head is due now.
+-- Return the head of an inbox, or nothing. A turn without a hash (after a failover, an eviction or a deletion
+-- by hand) would never end, so it is removed, and the next turn is due now.
 local function head_of(inbox_key)
   local partition = partition_prefix(inbox_key)
   local gone = false
@@ -596,8 +605,8 @@ local function head_of(inbox_key)
   return head
 end
 
--- Take an ended turn out of the inbox, and set when the conversation is due next.
--- Returns the id of the turn to dispatch now, or ''.
+-- Remove an ended turn from the inbox, and set when the conversation is due next. Returns the id of the turn
+-- to dispatch now, or ''.
 local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   local was_head = redis.call('LINDEX', inbox_key, 0) == turn_id or head_of(inbox_key) == turn_id
   redis.call('LREM', inbox_key, 1, turn_id)
@@ -613,18 +622,20 @@ local function leave_inbox(inbox_key, due_key, turn_id, conversation_id, grace)
   return ''
 end
 
--- Work that crosses partitions is an entry of the due index, beside conversations. Conversation ids
--- have no control characters, so the two cannot be confused.
+-- Return the entry of an errand, which is work that one partition must do in another. Errands are in the due
+-- index, next to conversations. Conversation ids have no control characters, so the two cannot be confused.
 local function errand(kind, turn_id)
   return '\1' .. kind .. ':' .. turn_id
 end
 
--- The calls of a turn that wait without a worker are a hash: q:<call> the question, x:<call> when it
--- expires, d:<call> the decision in that case, a:<call> the decision, s:<call> the epoch that it was
--- handed to; f:<call> a call that the client makes, with x: and d: as above, o:<call> its output; k:<call> the children of a call, w:<child> that the parent waits for the child,
--- r:<child> the child's reply, open how many children it waits for.
+-- The calls of a turn that wait without a worker are fields of one hash.
+-- For a call that needs a decision: q:<call> the question, x:<call> when it expires, d:<call> the decision in
+-- that case, a:<call> the decision, s:<call> the epoch that the decision was handed to.
+-- For a call that the client makes: f:<call> the call, x:<call> and d:<call> as above, o:<call> its output.
+-- For a call that delegates: k:<call> its child turns, w:<child> if the parent waits for the child, r:<child>
+-- the child's reply; open is the number of children that the parent waits for.
 
--- Give expired questions their default decision.
+-- Give expired questions their default decision, and expired calls of the client their default output.
 local function settle_expired(calls_key, now)
   local turn_key = string.sub(calls_key, 1, -#':calls' - 1)
   local fields = redis.call('HGETALL', calls_key)
@@ -643,7 +654,7 @@ local function settle_expired(calls_key, now)
   end
 end
 
--- Whether a call waits for its client.
+-- Return whether a call waits for the client.
 local function client_waits(calls_key)
   for _, field in ipairs(redis.call('HKEYS', calls_key)) do
     local waits = string.sub(field, 1, 2) == 'f:'
@@ -654,8 +665,8 @@ local function client_waits(calls_key)
   return false
 end
 
--- Hand the decisions to the worker of an epoch, and note the epoch: a later worker must know that
--- this one may have made the call. Returns the hash, flat.
+-- Hand the decisions to the worker of an epoch, and store the epoch with them: a later worker must know that
+-- this one may have made the call. Returns the hash of calls, flat.
 local function take_calls(calls_key, epoch, now)
   if redis.call('EXISTS', calls_key) == 0 then
     return {}
@@ -675,7 +686,8 @@ local function wake_parked(turn_key, due_key, conversation_id, now, grace)
   redis.call('ZADD', due_key, int(now + grace), conversation_id)
 end
 
--- Leave the errands of an ending turn: tell its parent, cancel the children that still run.
+-- Add the errands of a turn that ends: deliver its reply to its parent, and cancel the children that still
+-- run. Remove the errands that it no longer needs.
 local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
   local tree = redis.call('HMGET', turn_key, 'parent', 'held', 'deadline')
   local now = now_ms()
@@ -695,7 +707,7 @@ local function leave_errands(turn_key, turn_id, calls_key, due_key, delay)
   end
 end
 
--- The names of the bytes that came with a turn's message, as the keys of a table.
+-- Return the names of the blobs that came with a turn's message, as the keys of a table.
 local function blobs_of(turn_key)
   local attached = fields_of(turn_key, 'attachments').attachments
   local names = {}
@@ -707,13 +719,13 @@ local function blobs_of(turn_key)
   return names
 end
 
--- The turns of a conversation that its history does not name: those that failed, or were cancelled,
--- and left nothing. drop.lua needs them.
+-- Return the key of a conversation's strays: turns that failed or were cancelled and left nothing in the
+-- history, so that the history does not mention them. drop.lua needs them.
 local function strays_key(messages_key)
   return string.sub(messages_key, 1, -#':messages' - 1) .. ':strays'
 end
 
--- Remember a turn that leaves nothing in the history, for as long as it is kept.
+-- Add a turn to the strays, for at least as long as the turn is kept.
 local function note_stray(messages_key, turn_id, time)
   local key = strays_key(messages_key)
   redis.pcall('SADD', key, turn_id)
@@ -722,9 +734,9 @@ local function note_stray(messages_key, turn_id, time)
   end
 end
 
--- Delete the images and files of a turn that leaves nothing in the history, unless the history or a
--- waiting turn refers to the same bytes. Those of a failed turn are set aside for retry.lua, for as
--- long as the turn itself is kept.
+-- Delete the images and files of a turn that leaves nothing in the history, unless the history or a waiting
+-- turn refers to the same bytes. Those of a failed turn are kept for retry.lua, for as long as the turn
+-- itself. kept: that time in ms, or false.
 local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   local names = blobs_of(turn_key)
   if not next(names) then
@@ -758,8 +770,8 @@ local function drop_blobs(turn_key, inbox_key, messages_key, kept)
   end
 end
 
--- Note where a turn that leaves nothing in the history ended: the position of the last message, and its
--- SHA-1. A fork of the turn begins there.
+-- For a turn that leaves nothing in the history, store where the history ended: the position of the last
+-- message and its SHA-1. A fork of the turn begins there.
 local function note_place(turn_key, messages_key)
   if redis.call('HEXISTS', meta_key_of(messages_key), 'archived') == 1 then
     return
@@ -769,8 +781,8 @@ local function note_place(turn_key, messages_key)
   redis.call('HSET', turn_key, 'place', position .. ':' .. (last and redis.sha1hex(last) or ''))
 end
 
--- How long an ended turn and its events are kept (ms). unstored: how long those of a turn that is not
--- to be stored are kept, false for other turns.
+-- Return how long an ended turn and its events are kept (ms). unstored: how long a turn that must not be
+-- stored and its events are kept; false for other turns.
 local function retention(times, unstored)
   if not unstored then
     return times
@@ -781,9 +793,9 @@ local function retention(times, unstored)
   }
 end
 
--- Let an ended turn's events expire. Redis gives a stream four kilobytes in advance; one that it reads
--- from a dump has as many bytes as it needs. Those who read it notice nothing. Where a user of Redis
--- may not restore, the stream stays as it is.
+-- Let an ended turn's events expire. Redis allocates four kilobytes for a stream in advance; a stream
+-- restored from a dump takes only the bytes that it needs. Readers do not notice the change. If the Redis
+-- user may not use RESTORE, the stream stays as it is.
 local function retire_events(events_key, time)
   local SMALL = 100
   local dump = redis.call('XLEN', events_key) <= SMALL and redis.call('DUMP', events_key)
@@ -804,8 +816,8 @@ local function retire(turn_key, events_key, times, joined)
   end
 end
 
--- Delete the journal of a turn that has ended. A turn that has asked its client keeps it as long as
--- itself: its earlier parts stay readable.
+-- Delete the journal of a turn that has ended. If the turn has parked for its client, its journal is kept as
+-- long as the turn, so that its earlier parts stay readable.
 local function drop_journal(turn_key, journal_key, retention)
   if redis.call('HEXISTS', turn_key, 'segments') == 1 then
     redis.call('PEXPIRE', journal_key, retention)
@@ -814,9 +826,8 @@ local function drop_journal(turn_key, journal_key, retention)
   end
 end
 
--- End a turn without a worker. keys, times: see cancel_turn. how: status, committed, data of the
--- event, and the outcome if there is one.
--- Returns the id of the turn to dispatch now, or ''.
+-- End a turn without a worker. keys, times: see cancel_turn. how: status, committed, data of the event, and
+-- the outcome if there is one. Returns the id of the turn to dispatch now, or ''.
 local function end_turn(keys, turn_id, conversation_id, times, how)
   local ended_turn = redis.call('HMGET', keys.turn, 'merged', 'unstored')
   local kept = retention(times, ended_turn[2])
@@ -842,11 +853,11 @@ local function end_turn(keys, turn_id, conversation_id, times, how)
   return following
 end
 
--- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages, due,
--- calls. times: grace, turn (retention), events (retention). by_worker: whether a worker must end it,
--- because it leaves messages and only workers write messages.
--- Returns 'requested' or 'cancelled', the id of the turn to dispatch now, or '', and the process that
--- runs the turn and is to be told, or ''.
+-- Cancel a turn that has not ended. keys: turn, journal, events, inbox, lease, meta, messages, due, calls.
+-- times: grace, turn (retention), events (retention). by_worker: whether a worker must end it, because it
+-- leaves messages and only workers write messages.
+-- Returns 'requested' or 'cancelled', the id of the turn to dispatch now, or '', and the process to notify,
+--      which runs the turn, or ''.
 local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   local now = now_ms()
   local lease = redis.call('HMGET', keys.lease, 'turn', 'expires', 'token')
@@ -861,7 +872,7 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
     return 'requested', turn_id, ''
   end
   if mine then
-    -- A new epoch fences the worker that is presumed dead.
+    -- The new epoch fences off the worker that is presumed dead.
     next_epoch(keys.meta)
     redis.call('DEL', keys.lease)
   end
@@ -869,9 +880,10 @@ local function cancel_turn(keys, turn_id, conversation_id, times, by_worker)
   return 'cancelled', end_turn(keys, turn_id, conversation_id, times, how), ''
 end
 
--- Open a conversation for a tenant. It belongs to the tenant that began it. agent: the agent that its
--- newest turn is for, or nothing. ttl: its idle time from now on (0 leaves it as it is, less: none).
--- Returns whether it is this tenant's, and whether it expires when idle.
+-- Open a conversation for a tenant, and create it if it does not exist. It belongs to the tenant that created
+-- it. agent: the agent of its newest turn, or nil. ttl: its new idle time (0 leaves it unchanged, a negative
+-- number removes it).
+-- Returns whether the conversation belongs to this tenant, and whether it had an idle time before.
 local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   local now = int(now_ms())
   local known = redis.call('HMGET', meta_key, 'created', 'tenant', 'ttl')
@@ -897,14 +909,14 @@ local function open_conversation(meta_key, user_id, tenant_id, ttl, agent)
   return true, known[3] ~= false
 end
 
--- Whether a conversation exists and belongs to a tenant.
+-- Return whether a conversation exists and belongs to a tenant.
 local function belongs(meta_key, tenant_id)
   local known = redis.call('HMGET', meta_key, 'created', 'tenant')
   return known[1] and known[2] == tenant_id
 end
 
--- The turn id of a stored message, or the item id of one that came over HTTP. It is the last field
--- that agentapi.conversation.messages.dumps writes; within text its quotes would be escaped.
+-- Return the turn id of a stored message, or the item id if the message came over HTTP. It is the last field
+-- that agentapi.conversation.messages.dumps writes. Quotes within text are escaped, so text cannot match.
 local function turn_of(message)
   local found = string.match(string.sub(message, -160), '"turn_id":"([^"\\]*)"}$')
   if found then
@@ -914,9 +926,9 @@ local function turn_of(message)
   return read and type(data) == 'table' and data.turn_id
 end
 
--- Take a turn's messages out of a history, and out of its summary's count. They are next to each
--- other, since they came together. meta_key: nothing for a history without a summary. Returns how many,
--- and the position of the first.
+-- Remove a turn's messages from a history, and from the count of its summary. They are next to each other,
+-- because they were appended together. meta_key: nil for a history without a summary. Returns the number of
+-- removed messages, and the position of the first one.
 local function take_back(messages_key, meta_key, turn_id)
   local ending = ',"turn_id":"' .. turn_id .. '"}'
   local last, found, first_found = redis.call('LLEN', messages_key) - 1, 0, 0
@@ -945,7 +957,8 @@ local function take_back(messages_key, meta_key, turn_id)
   return found, first_found
 end
 
--- The histories of a conversation that were reset and to which turns still refer: names of keys.
+-- Return the histories of a conversation before its resets to which turns still refer: key and generation of
+-- each.
 local function set_aside_before(meta_key, messages_key)
   local found = {}
   for generation in string.gmatch(redis.call('HGET', meta_key, 'was') or '', '%S+') do
@@ -957,7 +970,7 @@ local function set_aside_before(meta_key, messages_key)
   return found
 end
 
--- Take away a history: set it aside for the turns that refer to it, or delete it if there are none.
+-- Clear a history: rename it for the turns that refer to it, or delete it if there are none.
 local function set_aside(meta_key, messages_key)
   local refers = redis.call('HMGET', meta_key, 'refers', 'generation')
   local left = stored(refers[1]) - now_ms()
@@ -974,8 +987,8 @@ local function set_aside(meta_key, messages_key)
   redis.call('DEL', messages_key)
 end
 
--- The messages that a turn has left in a history, or nothing if they are gone. They are next to each
--- other, at the given position or before it: a history only loses messages that come before others.
+-- Return the messages that a turn has left in a history, or nil if they are gone. They are next to each
+-- other, at the given position or before it, because messages only move towards the beginning of a history.
 local function messages_of(messages_key, turn_id, position, count)
   local ending = ',"turn_id":"' .. turn_id .. '"}'
   local last = position + count - 1
@@ -997,8 +1010,8 @@ local function messages_of(messages_key, turn_id, position, count)
   end
 end
 
--- The messages of a turn that refers to its conversation's history, as a JSON list; or nothing if they
--- are gone. turn: its fields by name. A history that was reset is kept for them (reset.lua).
+-- Return the messages of a turn that refers to its conversation's history, as a JSON list, or nil if they are
+-- gone. turn: its fields by name. A history that was reset is kept for such turns (see set_aside).
 local function text_of(turn_key, turn)
   local generation, position, count = string.match(turn.at, '^(%d+):(%d+):(%d+)$')
   if not generation then
@@ -1015,9 +1028,9 @@ local function text_of(turn_key, turn)
   return found and '[' .. table.concat(found, ',') .. ']'
 end
 
--- A turn's fields, flat. One that refers to its conversation's history also has the field 'messages'; if
--- the history has lost them, the turn is gone as well. If the history is in the archive, this is an error
--- (see away).
+-- Return a turn's fields as a flat list. If the turn refers to its conversation's history, its messages are
+-- in the field 'messages'. If the history has lost them, the list is empty, as for a turn that does not
+-- exist. If the history is in the archive, the result is an error (see away).
 local function whole_turn(turn_key)
   local turn = record(turn_key)
   if turn.at and not turn.messages then
@@ -1029,9 +1042,8 @@ local function whole_turn(turn_key)
   return flat_list(turn)
 end
 
--- Delete an ended turn of a conversation, with the messages that were merged into it.
--- Returns when it was accepted (ms) and the bytes of its input; or nothing, and whether it was kept
--- because it has not ended.
+-- Delete an ended turn of a conversation, with the messages that were merged into it. Returns when it was
+-- accepted (ms) and the bytes of its input; or nil, and whether the turn exists but has not ended.
 local function forget_turn(turn_key, conversation_id)
   local turn = fields_of(turn_key, 'status', 'conversation', 'created', 'merged', 'size', 'input', 'options')
   if not turn.status or turn.conversation ~= conversation_id then
@@ -1054,8 +1066,8 @@ local function forget_turn(turn_key, conversation_id)
   return int(stored(turn.created)), size
 end
 
--- What tells one state of a conversation that nobody uses from another. All that is written into its
--- history changes its record or the number of its messages.
+-- Return a hash of the state of a conversation that is not in use. Any write to its history changes its meta
+-- hash, the number of its messages or blobs, or its last message, so it changes this hash too.
 local function state_of(meta_key, messages_key)
   local fields, parts = redis.call('HGETALL', meta_key), {}
   for i = 1, #fields, 2 do
@@ -1068,17 +1080,18 @@ local function state_of(meta_key, messages_key)
   return redis.sha1hex(table.concat(parts, '\0'))
 end
 
--- The longest that a turn may have taken whose record moves to the archive (ms).
+-- A turn's record moves to the archive only if the turn took at most this long (ms).
 local LONGEST_MOVED = 86400000
 
--- How long after their acceptance a partition's turns in the archive are kept, at most (ms): their copies
--- said so when they moved, whatever the settings of those who ask now. retention: used if that is lost.
+-- Return for how long after their acceptance a partition's archived turns are kept at most (ms). This was
+-- stored when their copies moved, so it does not depend on the caller's settings. retention: used if the
+-- stored value is lost.
 local function longest_kept(any_key, retention)
   local kept = stored(redis.pcall('HGET', partition_prefix(any_key) .. 'copied', 'kept'))
   return kept > 0 and kept or tonumber(retention)
 end
 
--- What tells one state of an ended turn from another; nothing if there is no record.
+-- Return a hash of the state of an ended turn, or nil if it has no record.
 local function record_state(turn_key)
   local fields, parts = redis.call('HGETALL', turn_key), {}
   for i = 1, #fields, 2 do
@@ -1088,8 +1101,8 @@ local function record_state(turn_key)
   return #parts > 0 and redis.sha1hex(table.concat(parts, '\0')) or nil
 end
 
--- Whether an ended turn has nothing in Redis but its record: neither events, nor a journal or bytes for a
--- retry, nor an end that a hook waits for.
+-- Return whether an ended turn has nothing in Redis but its record: no events, no journal, calls or blobs for
+-- a retry, and no end that waits for a hook.
 local function stands_alone(turn_key, turn_id)
   if redis.call('EXISTS', turn_key .. ':events', turn_key .. ':journal', turn_key .. ':calls',
     turn_key .. ':blobs') > 0 then
@@ -1104,13 +1117,13 @@ local function stands_alone(turn_key, turn_id)
   return not redis.call('ZSCORE', untold, entry)
 end
 
--- A note about a copy of a turn in the archive, among those about copies of conversations. The letter
--- behind the number tells them apart.
+-- Return the entry of `copies` for a copy of a turn. The letter after the version distinguishes it from
+-- entries for conversations.
 local function turn_note(kind, version, turn_id)
   return kind .. ':' .. version .. 't:' .. turn_id
 end
 
--- Delete the conversation that was made for one turn alone, if nothing has happened in it since. turn: the
+-- Delete the conversation that was created for one turn alone, if nothing has happened in it since. turn: the
 -- turn's fields conversation, idle, successor.
 local function drop_unnamed(any_key, turn_id, turn)
   local conversation_id = turn.conversation or ''

@@ -1,9 +1,9 @@
--- Read a turn; for a message that joined another turn, that turn.
+-- Read a turn. If a message has joined another turn, read that turn.
 -- KEYS 1 turn (hash)
 -- ARGV 1 turn id, 2 prefix of turn keys
--- Returns {turn id, turn (flat hash)}; the hash is empty if there is no such turn. One that refers to
---      its conversation's history has its messages as field 'messages' (JSON)
--- Promise 4: record and messages are read together. Changes nothing.
+-- Returns {turn id, turn (flat hash)}; the hash is empty if the turn does not exist. If the turn refers to
+--      its conversation's history, its messages are in the field 'messages' (JSON)
+-- Promise 4: record and messages are read together. It only reads.
 
 local turn_id, prefix = unpack(ARGV)
 

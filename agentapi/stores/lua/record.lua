@@ -1,8 +1,8 @@
--- Record a step of a running turn; it never runs again.
+-- Record a step of a running turn. A recorded step never runs again.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream)
 -- ARGV 1 turn id, 2 fence, 3 index of the step, 4 step (JSON), 5 event data (JSON), 6 line of the log
 -- Returns {'recorded', cancel_requested (0|1), steered (0|1)}, {'fenced'} or {'gap', length}
--- Promises 5, 6. A repeat finds its index taken and answers 'recorded' without writing.
+-- Promises 5, 6. A repeated call finds its index taken, and returns 'recorded' without writing.
 
 local turn_id, fence, position, step, event, mark = unpack(ARGV)
 

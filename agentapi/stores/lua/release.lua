@@ -1,11 +1,11 @@
--- Hand a running turn back at its last recorded step: running -> queued.
+-- Hand a running turn back after its last recorded step: running -> queued.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time after which the sweep dispatches it (0 when the
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 time after which the sweep dispatches the turn (0 if the
 --      caller dispatches it)
 -- Returns {'released'} or {'fenced'}
--- Promises 5, 7: the caller dispatches the turn again. It is due now nevertheless, because a worker
--- that is stopping may die before it does, or take its own wake-up from the broker. With a delay,
--- another worker that can run it is to take it (promise 3). A suspect turn stays suspect.
+-- Promises 5, 7: without a delay, the caller dispatches the turn again. The turn is due now nevertheless,
+-- because a worker that is stopping may die before it does so, or may take its own wake-up from the broker. A
+-- delay gives the turn to another worker that can run it (promise 3). A suspect turn stays suspect.
 
 local turn_id, conversation_id, fence, delay_time = unpack(ARGV)
 

@@ -1,10 +1,11 @@
--- Take one message out of a history.
+-- Remove one message from a history.
 -- KEYS 1 meta (hash), 2 messages (list)
 -- ARGV 1 tenant id, 2 position, 3 the message at that position, 4 operation id
--- Returns {'removed'}, {'moved'} (another message is at the position) or {'missing'} (the conversation
---      does not exist, or belongs to another tenant)
--- Promise 4. A summary that covered the message covers one message less. A turn that refers to the
--- history keeps its messages itself from now on. A repeat finds its operation id and removes nothing.
+-- Returns {'removed'}, {'moved'} (another message is at the position) or {'missing'} (the conversation does
+--      not exist, or belongs to another tenant)
+-- Promise 4. If a summary covers the message, its count decreases by one. If a turn refers to its messages in
+-- the history, they are copied into its record first. A repeated call finds its operation id and removes
+-- nothing.
 
 local tenant_id, position, message, operation_id = unpack(ARGV)
 

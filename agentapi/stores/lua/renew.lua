@@ -1,8 +1,9 @@
--- Renew a lease, and learn whether the turn is to be cancelled.
+-- Renew a lease, and report whether the turn is to be cancelled.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset)
 -- ARGV 1 turn id, 2 conversation id, 3 fence, 4 lease ttl
 -- Returns {'renewed', cancel_requested (0|1)} or {'fenced'}
--- Promises 1, 5. An expired lease that nobody has taken is renewed: its fence is still the newest.
+-- Promises 1, 5. An expired lease that no other worker has taken is renewed, because its fence is still the
+-- newest.
 
 local turn_id, conversation_id, fence, lease_ttl = unpack(ARGV)
 

@@ -1,11 +1,12 @@
--- Start a conversation's history over.
+-- Clear a conversation's history.
 -- KEYS 1 messages (list), 2 meta (hash), 3 inbox (list)
--- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any), 3 prefix of turn keys
--- Returns {'reset', number of messages dropped} or {'tenant'}
--- Promise 4. A turn that is running ends, but its messages belong to the old history (see generation
--- in commit.lua). Turns that still wait run on the new history and keep the bytes of their images and
--- files. Turns that refer to the old history keep it until they expire. A repeat finds its operation id
--- and drops nothing that came since.
+-- ARGV 1 operation id, 2 tenant id ('*' for the operator, who may reset any conversation), 3 prefix of turn
+--      keys
+-- Returns {'reset', number of messages dropped} or {'tenant'} (the conversation belongs to another tenant)
+-- Promise 4. A running turn ends, but its messages belong to the old history (see generation in commit.lua).
+-- Turns that still wait run on the new history and keep the bytes of their images and files. Turns that refer
+-- to the old history keep it until they expire. A repeated call finds its operation id, and drops no message
+-- that was added since.
 
 local operation_id, tenant_id, turns_prefix = unpack(ARGV)
 

@@ -1,8 +1,8 @@
--- Leave a worker's share of the sweep to the others.
--- KEYS 1 election (string: name of the worker that leads), 2 shares (hash, see elect.lua)
+-- Leave a worker's share of the sweep to the other workers.
+-- KEYS 1 election (string: name of the lead), 2 shares (hash, see elect.lua)
 -- ARGV 1 candidate, 2 number of groups
 -- Returns nothing
--- Promise 7: the others need not wait until the worker's time is over.
+-- Promise 7: the other workers need not wait until the worker's ttl has passed.
 
 local candidate, groups = unpack(ARGV)
 

@@ -1,14 +1,13 @@
--- Make a conversation of what was staged.
--- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 blobs (hash), 5 staged messages (list),
---      6 staged blobs (hash)
+-- Turn staged data into a conversation.
+-- KEYS 1 meta (hash), 2 messages (list), 3 inbox (list), 4 blobs (hash), 5 staged messages (list), 6 staged
+--      blobs (hash)
 -- ARGV 1 operation id, 2 digest of the content, 3 'new' or 'replace', 4 tenant id, 5 number of messages,
 --      6 whether to list it (0|1), 7... name and value of each field of the meta hash
--- Returns {'imported'}, {'known'} (the same content was imported before), {'exists'}, {'busy'} (it has
---      turns that have not ended), {'tenant'} (it belongs to another one) or {'lost'} (the staged
---      messages are not complete)
--- Promises 1, 4: messages, bytes and fields appear together. A turn that has been accepted wins: its
--- conversation is not replaced. A repeat finds its operation id. What was staged stays only if it is
--- used.
+-- Returns {'imported'}, {'known'} (the same content was imported before), {'exists'}, {'busy'} (the
+--      conversation has turns that have not ended), {'tenant'} (it belongs to another tenant) or {'lost'}
+--      (the staged messages are incomplete)
+-- Promises 1, 4: messages, bytes and fields appear together. A conversation with an accepted turn that has
+-- not ended is not replaced. A repeated call finds its operation id. Staged data that is refused is deleted.
 
 local operation, digest, mode, tenant, count, listed = unpack(ARGV, 1, 6)
 
@@ -54,7 +53,7 @@ if redis.call('EXISTS', KEYS[6]) == 1 then
   redis.call('RENAME', KEYS[6], KEYS[4])
   redis.call('PERSIST', KEYS[4])
 end
--- Turns of the conversation that was there before must not take the new history for theirs.
+-- The new generation keeps turns of the replaced conversation from treating the new history as theirs.
 redis.call('HSET', KEYS[1], 'imported', digest .. ' ' .. operation, 'generation',
   int(stored(known[4]) + 1), unpack(ARGV, 7))
 for i, name in ipairs({ 'refers', 'was' }) do

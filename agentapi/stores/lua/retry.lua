@@ -1,14 +1,14 @@
 -- Run a failed turn again from its last recorded step: failed -> queued.
--- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset),
---      6 journal (list), 7 events (stream), 8 calls (hash)
+-- KEYS 1 turn (hash), 2 inbox (list), 3 meta (hash), 4 messages (list), 5 due (zset), 6 journal (list),
+--      7 events (stream), 8 calls (hash)
 -- ARGV 1 turn id, 2 conversation id, 3 operation id, 4 inbox limit, 5 dispatch grace, 6 idle time of
---      conversations that have none of their own (0 for none)
+--      conversations without their own (0 for none)
 -- Returns {'queued', is_head (0|1), agent}, {'refused', status}, {'busy', length}, {'tenant'} (the
---      conversation belongs to another tenant by now) or {'missing'}
--- Promises 2, 3, 4, 6: it goes to the end of the inbox. A repeat finds its operation id. The messages
--- that it left in the history are taken back: it will leave them again, at the end. The turn loses its
--- deadline, which has passed or soon would. A conversation that was forgotten is begun again for the
--- turn's own user and tenant.
+--      conversation now belongs to another tenant) or {'missing'}
+-- Promises 2, 3, 4, 6: the turn goes to the end of the inbox. A repeated call finds its operation id.
+-- Messages that the turn left in the history are removed, because the turn will append them again at the end.
+-- The turn loses its deadline, which has passed or soon would. If the conversation is gone, it is created
+-- again for the turn's own user and tenant.
 
 local turn_id, conversation_id, operation, inbox_limit, grace, idle = unpack(ARGV)
 

@@ -1,12 +1,12 @@
 -- Wake parked turns of a partition whose provider is back: parked -> parked, due soon.
 -- KEYS 1 waiting (set): conversations whose turns wait for the provider, 2 due (zset)
--- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 the provider, 4 the most conversations
---      to look at, 5 time over which to spread the wake-ups, 6 part of a step by which this partition's
+-- ARGV 1 prefix of conversation keys, 2 prefix of turn keys, 3 the provider, 4 the most conversations to
+--      examine, 5 time over which to spread the wake-ups, 6 fraction of a step by which this partition's
 --      wake-ups are shifted (0 to 1)
--- Returns {turns that were woken, conversations that are left}
--- Promise 3. Turns wake one after the other, since a provider that has just returned must not be asked
--- by all at the same moment. No wake-up is put off. What has ended, or waits for something else by
--- now, is forgotten. A repeat wakes those that are left.
+-- Returns {number of turns woken, number of conversations left}
+-- Promise 3. Turns wake one after the other, because a provider that has just returned must not receive all
+-- their calls at the same moment. No wake-up becomes later. Conversations whose head has ended or waits for
+-- something else are dropped from the set. A repeated call wakes the remaining ones.
 
 local conversations_prefix, turns_prefix, provider, limit, spread, shift = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Find the newest message of a turn. Searches from the end back, step by step.
+-- Find the newest message of a turn, searching backwards from the end, step by step.
 -- KEYS 1 meta (hash), 2 messages (list)
--- ARGV 1 tenant id, 2 turn id, 3 position before which to search (-1 for the end), 4 messages after
+-- ARGV 1 tenant id, 2 turn id, 3 position before which to search (-1 for the end), 4 number of messages after
 --      which the step ends, 5 bytes after which it ends
--- Returns {'found', position, SHA-1 of the message}, {'more', position before which to continue},
---      {'none'} or {'missing'} (the conversation does not exist, or belongs to another tenant)
--- Promise 4. Changes nothing.
+-- Returns {'found', position, SHA-1 of the message}, {'more', position before which to continue}, {'none'} or
+--      {'missing'} (the conversation does not exist, or belongs to another tenant)
+-- Promise 4. It only reads.
 
 local tenant_id, turn_id, before_position, max_messages, max_bytes = unpack(ARGV)
 

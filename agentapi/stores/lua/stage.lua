@@ -1,9 +1,9 @@
--- Add messages and bytes to a conversation that is brought in and that nobody sees yet.
+-- Add messages and bytes to a conversation that is being imported and is not visible yet.
 -- KEYS 1 staged messages (list), 2 staged blobs (hash)
--- ARGV 1 number of messages staged before, 2 time after which what is staged expires, 3 number of
---      blobs, 4... name and bytes of each blob, then the messages
--- Returns {'staged'} or {'lost', number of messages}: earlier ones are gone
--- Promise 4. A repeat finds its messages and adds nothing.
+-- ARGV 1 number of messages staged before, 2 time after which staged data expires, 3 number of blobs,
+--      4... name and bytes of each blob, then the messages
+-- Returns {'staged'} or {'lost', number of messages} (messages staged before are gone)
+-- Promise 4. A repeated call finds its messages and adds nothing.
 
 local before, ttl, blob_count = unpack(ARGV, 1, 3)
 

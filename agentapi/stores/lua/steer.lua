@@ -1,10 +1,11 @@
 -- Let the messages that steer a running turn join it, as its next steps.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 journal (list), 4 events (stream), 5 inbox (list)
--- ARGV 1 turn id, 2 fence, 3 index of the next step, 4 prefix of turn keys, 5 format of a step: a
---      pattern with the message as a JSON string
+-- ARGV 1 turn id, 2 fence, 3 index of the next step, 4 prefix of turn keys, 5 template of a step: JSON in
+--      which "$input" stands for the message
 -- Returns {'steered', steps}, {'fenced'} or {'gap', length}
--- Promises 2, 5, 6: messages join in the order of their acceptance, once: each leaves the inbox with
--- the step that has it. A repeat finds steps at that index and answers with them.
+-- Promises 2, 5, 6: messages join in the order of their acceptance, each exactly once, because a message
+-- leaves the inbox together with the write of its step. A repeated call finds steps at that index and returns
+-- them.
 
 local turn_id, fence, position, prefix, format = unpack(ARGV)
 

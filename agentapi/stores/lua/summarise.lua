@@ -1,9 +1,9 @@
--- Store the summary of a conversation's beginning; the messages stay as they are.
+-- Store a summary of the beginning of a conversation. The messages stay in the history.
 -- KEYS 1 meta (hash)
--- ARGV 1 generation, 2 messages that the previous summary covers, 3 messages that this one covers,
---      4 text
--- Returns {'kept'} or {'late'} (the conversation was reset, or another summary was faster)
--- Promises 4, 5: a summary is made from the previous one. A repeat finds its own.
+-- ARGV 1 generation, 2 number of messages that the previous summary covers, 3 number of messages that this
+--      one covers, 4 text
+-- Returns {'kept'} or {'late'} (the conversation was reset, or another summary was stored first)
+-- Promises 4, 5: a summary is made from the previous one. A repeated call finds its own summary.
 
 local generation, covered_before, covers, text = unpack(ARGV)
 

@@ -1,13 +1,14 @@
--- Let a turn wait without a worker for decisions, its client or children: running -> parked.
+-- Let a turn wait without a worker for decisions, its client or child turns: running -> parked.
 -- KEYS 1 turn (hash), 2 lease (hash), 3 due (zset), 4 events (stream), 5 calls (hash)
--- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question,
---      timeout or nothing, default), children (call, list, turns), client (call, record, timeout or
---      nothing, default), segment (JSON, or null), responses (of the model so far), 5 event data (JSON), 6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
--- Returns {'parked'}, {'ready', calls (flat hash)} (something it waits for is there already, and the
---      turn continues), {'cancel'} (nothing changes: somebody asked to cancel) or {'fenced'}
--- Promises 3, 5, 6: questions are stored before anybody can answer them. Children are enqueued after
--- this, by an errand in the due index, so that no child runs for a parent that does not know of it.
--- A repeat finds its fence, or finds what was asked answered.
+-- ARGV 1 turn id, 2 conversation id, 3 fence, 4 what to wait for (JSON): questions (call, question, timeout
+--      or nothing, default), children (call, list, turns), client (call, record, timeout or nothing,
+--      default), segment (JSON, or null), responses (number of model responses so far), 5 event data (JSON),
+--      6 dispatch grace, 7 time after which a turn that waits for children is checked in any case
+-- Returns {'parked'}, {'ready', calls (flat hash)} (the turn can already continue: a decision, all outputs or
+--      all replies are there), {'cancel'} (a cancellation was requested; nothing changes) or {'fenced'}
+-- Promises 3, 5, 6: questions are stored before anybody can answer them. Children are enqueued afterwards, by
+-- an errand in the due index, so no child runs before its parent knows of it. A repeated call finds its
+-- fence, or finds that its questions are answered.
 
 local turn_id, conversation_id, fence, waits_for, event, grace, look_again = unpack(ARGV)
 
@@ -24,7 +25,7 @@ end
 local now = now_ms()
 local held = cjson.decode(waits_for)
 local wake = tonumber(redis.call('HGET', KEYS[1], 'deadline') or '') or math.huge
--- A call that somebody else answers, and what it gets when nobody does in time.
+-- Store a call that somebody else answers, its default answer, and when that answer takes effect.
 local function keep(asked, field, stored)
   if redis.call('HSETNX', KEYS[5], field .. asked.call, stored) == 1 then
     redis.call('HSET', KEYS[5], 'd:' .. asked.call, asked.default)
@@ -67,7 +68,7 @@ if ready or outputs or (#held.children > 0 and open == 0) then
   return { 'ready', calls }
 end
 if type(held.segment) == 'string' then
-  -- A part of the turn ends here, once for each response of the model.
+  -- A part of the turn ends here. Each model response ends at most one part.
   local segments = redis.call('HGET', KEYS[1], 'segments')
   local last = segments and string.match(segments, '{"responses":(%d+)[^\n]*$')
   if last ~= int(held.responses) then

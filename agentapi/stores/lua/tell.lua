@@ -1,10 +1,11 @@
--- Take ends that the hooks of some agents are to be told of.
+-- Take ends that the hooks of some agents must be called for.
 -- KEYS 1 untold (zset)
--- ARGV 1 name of this call, 2 time for which they are taken, 3 the most to take, 4... names of agents
+-- ARGV 1 name of this call, 2 time for which the ends are taken, 3 the most ends to take, 4... names of
+--      agents
 -- Returns a flat list: end (turn id, number of its event and agent), turn (flat hash), ...
--- Promise 13: an end stays until somebody was told, and comes back when its taker is silent for too
--- long. An end that a retry has taken back is forgotten, and so is one whose agent has no hook in any
--- worker any more. A repeat finds its call's name and takes the same ends.
+-- Promise 13: an end stays until a hook was called for it, and becomes available again if the worker that
+-- took it is silent for too long. An end is deleted if a retry has undone it, or if no worker has a hook for
+-- its agent any more. A repeated call finds the name of its call and takes the same ends.
 
 local call, taken_for, most = unpack(ARGV, 1, 3)
 

@@ -1,10 +1,10 @@
--- Note that the hooks were told of an end, or have failed.
+-- Record that the hooks were called for an end, or failed.
 -- KEYS 1 untold (zset), 2 turn (hash)
--- ARGV 1 end, as tell.lua gave it, 2 'told' or 'failed', 3 name of this call, 4 delay after the first
---      failure, 5 the longest delay, 6 failures after which nobody tries again
--- Returns {'told'} (nothing is left to do), {'again', failures} (it is due again after a delay, which
+-- ARGV 1 end, as tell.lua returned it, 2 'told' or 'failed', 3 name of this call, 4 delay after the first
+--      failure, 5 the longest delay, 6 number of failures after which the hooks are not called again
+-- Returns {'told'} (nothing is left to do), {'again', failures} (the call is due again after a delay, which
 --      doubles with each failure) or {'given_up', failures}
--- Promise 13. A repeat finds the end gone, or its call's name.
+-- Promise 13. A repeated call finds the end gone, or the name of its call.
 
 local entry, outcome, call, first_delay, longest_delay, most = unpack(ARGV)
 

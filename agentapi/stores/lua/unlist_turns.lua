@@ -1,9 +1,10 @@
--- Take turns in the archive out of their lists whose retention has ended.
+-- Remove archived turns from their lists when their retention has ended.
 -- KEYS the lists (zsets)
--- ARGV for each turn: 1 id, 2 when it was accepted (ms)
+-- ARGV for each turn: 1 id, 2 time of acceptance (ms)
 -- Returns {'gone'}
--- Promise 3. Its caller deletes the copies afterwards: a turn that is in such a list, and has no copy, is lost.
--- A later turn of the same id was accepted at another time. A repeat finds them gone.
+-- Promise 3. The caller deletes the copies afterwards, because a turn that is in such a list but has no copy
+-- counts as lost. A later turn with the same id has another time of acceptance and stays. A repeated call
+-- finds the turns gone.
 
 for i = 1, #ARGV, 2 do
   local turn_id, accepted = unpack(ARGV, i, i + 1)

@@ -1,10 +1,10 @@
--- Find the partitions with ends that hooks are to be told of now.
+-- Find the partitions with ends for which hooks are due.
 -- KEYS the untold indexes to read (zsets)
 -- ARGV none
 -- Returns the numbers of their keys
--- Promise 13. A key of another type is passed over, and does not stop the others.
+-- Promise 13. A key of another type is skipped, and does not stop the others.
 
--- An empty index has no key, so that a fleet with nothing to tell costs one command.
+-- An empty index has no key, so a fleet without such ends pays for one command only.
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
   return {}
 end

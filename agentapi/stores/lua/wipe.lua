@@ -1,10 +1,10 @@
--- Delete a part of what a dropped conversation has left, with the turns that its messages name.
--- KEYS 1 what is left (list)
--- ARGV 1 conversation id, 2 prefix of turn keys, 3 messages after which the step ends, 4 bytes after
---      which it ends, 5 id of the step, 6 'lost' if the archive does not have the first turn
--- Returns {messages left, then for each deleted turn: when it was accepted, bytes of its input}
--- Promise 3: a turn that has not ended stays, since it must reach an end. A repeat finds its step's
--- answer and deletes nothing. A turn whose record is in the archive comes back first (see away_turn).
+-- Delete some of the remains of a dropped conversation, and the turns that its messages belong to.
+-- KEYS 1 remains (list)
+-- ARGV 1 conversation id, 2 prefix of turn keys, 3 number of messages after which the step ends, 4 bytes
+--      after which it ends, 5 id of the step, 6 'lost' if the archive does not have the first turn
+-- Returns {messages left, then for each deleted turn: time of acceptance, bytes of its input}
+-- Promise 3: a turn that has not ended stays, because it must reach an end. A repeated call finds the answer
+-- of its step and deletes nothing. A turn whose record is in the archive is restored first (see away_turn).
 
 local conversation_id, turns_prefix, max_messages, max_bytes, step_id, lost = unpack(ARGV)
 
@@ -22,7 +22,7 @@ while popped < tonumber(max_messages) and bytes < tonumber(max_bytes) do
     break
   end
   if string.sub(message, 1, #WAS) == WAS then
-    -- The history before a reset comes first, and then its name.
+    -- Delete the messages of a history before a reset first, then the entry that names it.
     local before = key .. ':' .. string.sub(message, #WAS + 1)
     message = redis.call('LINDEX', before, 0) or ''
     key = message ~= '' and before or key
@@ -37,7 +37,7 @@ while popped < tonumber(max_messages) and bytes < tonumber(max_bytes) do
   elseif elsewhere and popped == 0 then
     return elsewhere
   elseif elsewhere then
-    -- The next step begins with it.
+    -- The next step begins with this turn.
     break
   end
   redis.call('LPOP', key)

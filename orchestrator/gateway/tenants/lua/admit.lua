@@ -1,12 +1,12 @@
--- Count a turn among a tenant's turns in flight, and its bytes among what the tenant has stored.
--- KEYS 1 the tenant's turns in flight (zset: turn id -> time of admission in ms), 2 what it has stored
---      (hash), 3 when its conversations were looked at (zset), 4 the operation's answer (string)
--- ARGV 1 turns in flight that it may have (0 for any), 2 turn id, 3 bytes that it may store (0 for
---      any), 4 conversation id, 5 bytes for the conversation, 6 bytes of the turn's own, 7 hours for
---      which turns are kept, 8... turns that are known to have ended
--- Returns {'admitted'}, {'known'} (another operation has admitted it, and it is in flight), {'full',
+-- Add a turn to a tenant's turns in flight, and its bytes to the tenant's stored bytes.
+-- KEYS 1 the tenant's turns in flight (zset: turn id -> time of admission in ms), 2 its stored bytes (hash),
+--      3 when its conversations were checked (zset), 4 the operation's answer (string)
+-- ARGV 1 the most turns in flight (0 for no limit), 2 turn id, 3 the most stored bytes (0 for no limit),
+--      4 conversation id, 5 bytes of the conversation, 6 bytes of the turn itself, 7 hours for which turns
+--      are kept, 8... turns that are known to have ended
+-- Returns {'admitted'}, {'known'} (another operation has admitted the turn, and it is in flight), {'full',
 --      turn id, ms since its admission, ...} or {'stored'} (too many bytes)
--- Promise: the limits hold over all gateways. A repeat finds its operation's answer and counts
+-- Promise: the limits hold across all gateways. A repeated call finds its operation's answer and counts
 -- nothing.
 
 local max_in_flight, turn_id, max_bytes, conversation_id, conversation_bytes, own_bytes,

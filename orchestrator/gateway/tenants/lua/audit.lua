@@ -1,8 +1,9 @@
--- Which conversations of a tenant have not been looked at for longest?
--- KEYS 1 what it has stored (hash), 2 when its conversations were looked at (zset)
--- ARGV 1 at most so many, 2 ms since they were looked at, 3 hours for which turns are kept
+-- List the conversations of a tenant whose stored bytes were checked least recently.
+-- KEYS 1 the tenant's stored bytes (hash), 2 when its conversations were checked (zset)
+-- ARGV 1 the most conversations to return, 2 ms since they were checked at least, 3 hours for which turns are
+--      kept
 -- Returns a flat list: conversation id, bytes that are counted for it, ...
--- Promise: none; it finds out what settle.lua is to correct.
+-- Promise: none; the caller checks these conversations, and settle.lua corrects their bytes.
 
 local max_conversations, age, kept_hours = unpack(ARGV)
 

@@ -1,10 +1,10 @@
--- Count bytes among what a tenant has stored.
--- KEYS 1 what it has stored (hash), 2 when its conversations were looked at (zset), 3 the operation's
+-- Add bytes to a tenant's stored bytes.
+-- KEYS 1 the tenant's stored bytes (hash), 2 when its conversations were checked (zset), 3 the operation's
 --      answer (string)
--- ARGV 1 bytes that it may store, 2 conversation id, 3 bytes for the conversation, 4 hours for which
---      turns are kept
+-- ARGV 1 the most stored bytes, 2 conversation id, 3 bytes of the conversation, 4 hours for which turns are
+--      kept
 -- Returns {'charged'} or {'stored'} (too many bytes)
--- Promise: the limit holds over all gateways. A repeat finds its operation's answer and counts
+-- Promise: the limit holds across all gateways. A repeated call finds its operation's answer and counts
 -- nothing.
 
 local max_bytes, conversation_id, size, kept_hours = unpack(ARGV)

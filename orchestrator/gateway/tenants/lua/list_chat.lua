@@ -1,9 +1,9 @@
--- Enter a stored chat completion into its tenant's list.
+-- Add a stored chat completion to its tenant's list.
 -- KEYS 1 the tenant's chat completions (zset: turn id -> time in ms)
 -- ARGV 1 turn id, 2 retention of turns in ms
 -- Returns {'listed'}
--- Promise: a chat completion is listed once, at the time of its first entry; a repeat changes nothing
--- but how long the list is kept. Entries older than the turns themselves go.
+-- Promise: a chat completion is listed once, at the time of the first call. A repeated call only extends the
+-- time for which the list is kept. Entries older than twice the retention of turns are deleted.
 
 local turn_id, retention = ARGV[1], tonumber(ARGV[2])
 

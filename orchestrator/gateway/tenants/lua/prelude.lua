@@ -1,10 +1,11 @@
--- Shared by the scripts about tenants; each gets the functions that it uses.
+-- Functions shared by the scripts for tenants. Each script gets only the functions that it uses.
 --
--- What a tenant has stored is a hash: total, c:<conversation> bytes of it, h:<hour> bytes of the
--- turns that were accepted in that hour since 1970, which go with their retention, and hour, the
--- newest of these. Beside it lies a zset: conversation -> when its bytes were last looked at, in ms.
+-- The bytes that a tenant has stored are in a hash: 'total'; c:<conversation>, the bytes of that
+-- conversation; h:<hour>, the bytes of the turns accepted in that hour (counted from 1970), which are
+-- subtracted when the retention of these turns ends; 'hour', the newest of these hours. A zset next to it
+-- maps each conversation to the time in ms at which its bytes were last checked.
 
--- Change one number, and the total with it.
+-- Add bytes to one field and to the total. A field never falls below 0. Returns the field's new value.
 local function store_bytes(stored_key, field, bytes)
   local before = tonumber(redis.call('HGET', stored_key, field) or '0')
   local after = math.max(before + bytes, 0)
@@ -17,7 +18,8 @@ local function store_bytes(stored_key, field, bytes)
   return after
 end
 
--- Forget hours whose turns are kept no longer.
+-- Delete the fields of hours whose turns have passed their retention. kept: retention in hours. Returns the
+-- name of the current hour's field.
 local function forget_hours(stored_key, kept)
   local hour = math.floor(now_ms() / 3600000)
   local newest = tonumber(redis.call('HGET', stored_key, 'hour') or hour)
@@ -28,7 +30,7 @@ local function forget_hours(stored_key, kept)
   return 'h:' .. int(hour)
 end
 
--- Count bytes, unless they are too many. Returns whether they were counted.
+-- Count bytes as stored, unless the total would exceed the limit. Returns whether they were counted.
 local function charge(keys, limit, conversation_id, bytes, turn_bytes, kept_hours)
   local hour = forget_hours(keys.stored, kept_hours)
   local total = tonumber(redis.call('HGET', keys.stored, 'total') or '0')

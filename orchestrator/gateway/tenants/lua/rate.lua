@@ -1,8 +1,10 @@
--- Count a request against a tenant's rate.
--- KEYS 1 the tenant's rate (string: time in ms at which its allowance is whole again)
--- ARGV 1 requests a minute
--- Returns {allowed (0|1), requests left, ms until the allowance is whole, ms until one more}
--- Promise: no two gateways let the same request through; time is Redis's own.
+-- Count a request against a tenant's rate limit.
+-- KEYS 1 the tenant's rate (string: time in ms at which its full allowance is available again)
+-- ARGV 1 requests per minute
+-- Returns {allowed (0|1), requests left, ms until the full allowance is available, ms until one more request
+--      is allowed}
+-- Promise: the limit holds across all gateways, because the check and the change are one step in Redis's own
+-- time.
 
 local requests_per_minute = unpack(ARGV)
 
@@ -10,7 +12,7 @@ local minute, now = 60000, now_ms()
 local each = minute / tonumber(requests_per_minute)
 local whole = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
 local after = whole + each
--- Half a millisecond: sums of fractions must not lose the last request of a minute.
+-- The half millisecond absorbs rounding errors, which would otherwise cost the last request of a minute.
 if after - now > minute + 0.5 then
   return { 0, 0, int(whole - now), int(math.ceil(after - now - minute)) }
 end

@@ -1,11 +1,10 @@
--- Count bytes no more: what they were counted for is gone, or was not accepted.
--- KEYS 1 the tenant's turns in flight (zset), 2 what it has stored (hash), 3 the operation's
---      answer (string)
--- ARGV 1 turn id that is in flight no more ('' for none), 2... field and bytes of it, the field '' for
---      the hour of now
+-- Subtract bytes from a tenant's stored bytes, because their data is gone or was not accepted.
+-- KEYS 1 the tenant's turns in flight (zset), 2 its stored bytes (hash), 3 the operation's answer (string)
+-- ARGV 1 id of the turn that is no longer in flight ('' for none), 2... field and bytes to subtract from it;
+--      the field '' stands for the current hour
 -- Returns {'released'}
--- Promise: no number falls below 0; a turn that is in flight no more has been released before. A repeat
--- finds its operation's answer and releases nothing.
+-- Promise: no number falls below 0. A turn that is not among the turns in flight was released before, so
+-- nothing is subtracted for it. A repeated call finds its operation's answer and subtracts nothing.
 
 local turn_id = ARGV[1]
 

@@ -1,9 +1,9 @@
--- Correct what is counted for a tenant's conversations.
--- KEYS 1 what it has stored (hash), 2 when its conversations were looked at (zset)
--- ARGV conversation id, bytes that were counted when it was looked at, bytes that it has, ...
--- Returns bytes that the tenant has stored in all
--- Promise: what was counted meanwhile is not lost: such a conversation is left for the next time. A
--- repeat finds the numbers corrected.
+-- Correct the bytes that are counted for a tenant's conversations.
+-- KEYS 1 the tenant's stored bytes (hash), 2 when its conversations were checked (zset)
+-- ARGV conversation id, bytes that were counted when the check began, actual bytes, ...
+-- Returns the total of the tenant's stored bytes
+-- Promise: bytes counted during the check are not lost. If the count has changed since the check began, the
+-- conversation is left for the next check. A repeated call finds the numbers already corrected.
 
 for i = 1, #ARGV, 3 do
   local field = 'c:' .. ARGV[i]
