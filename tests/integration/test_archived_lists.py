@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis
 
 from agentapi import load_settings
-from agentapi.errors import ArchiveUnavailable
-from agentapi.ids import partition_of
+from agentapi.errors import ArchiveUnavailable, StoreUnavailable
+from agentapi.ids import create_turn_id, partition_of, partition_of_turn
 from agentapi.redis.keys import turn_keys
 from agentapi.stores import RedisTurnStore, TurnQuery
 from agentapi.turns import TurnStatus
@@ -120,6 +122,52 @@ def test_copies_without_a_place_mean_nothing(quick: World) -> None:
     for limit in (1, 9):
         assert listed(quick.store, limit, user_id="ann") == [kept]
         assert listed(quick.store, limit, conversation_id=C) == [kept]
+
+
+def test_a_later_turn_of_the_same_id_is_listed_once(world: World) -> None:
+    turn_id, other = create_turn_id(C, "key"), world.says(user_id="ann")
+    world.says(turn_id=turn_id, user_id="ann")
+    world.move(turn_id, other)
+    assert world.store.conversations.forget(C, turn_id, "op") is not None
+    # Its copy is deleted later.
+    world.says(turn_id=turn_id, user_id="bob")
+    for where in ("in Redis", "in the archive"):
+        for limit in (1, 9):
+            assert listed(world.store, limit, user_id="ann") == [other], where
+            assert listed(world.store, limit, user_id="bob") == [turn_id], where
+            assert listed(world.store, limit, conversation_id=C) == [turn_id, other], where
+        world.move(turn_id)
+
+
+def test_shards_may_go_away_before_places_are_looked_up(
+    cluster_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = MemoryArchive()
+    settings = load_settings(redis_url=cluster_url, broker_url="memory://", **SHORT)
+    made = world_of(settings, archive)
+    turn_ids = [made.says(f"user:{number}", user_id="ann") for number in range(6)]
+    made.move(*turn_ids)
+    each, gone = made.store.lists._scripts.call_each, {"placed", "unlist_turns"}
+
+    def away(name: str, *args: Any, **more: Any) -> list[Any]:
+        if name in gone:
+            raise redis.ConnectionError
+        return each(name, *args, **more)
+
+    monkeypatch.setattr(made.store.lists._scripts, "call_each", away)
+    page = made.store.lists.turns(TurnQuery(user_id="ann"), 9, partial=True)
+    assert page.items == []
+    assert page.missing is not None
+    assert page.missing.partitions == len({partition_of_turn(turn_id) for turn_id in turn_ids})
+    with pytest.raises(StoreUnavailable, match="incomplete"):
+        listed(made.store, user_id="ann")
+    archive.turns = {key: replace(copy, expires=1) for key, copy in archive.turns.items()}
+    assert made.turns.expire() == 0
+    gone.clear()
+    assert sorted(listed(made.store, user_id="ann")) == sorted(turn_ids)
+    assert made.turns.expire() == 6
+    assert listed(made.store, user_id="ann") == []
+    made.store.close()
 
 
 def test_lists_of_a_cluster_have_them(cluster_url: str) -> None:

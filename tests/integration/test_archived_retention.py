@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,10 @@ def days_ago(world: World, turn_id: str, days: int) -> None:
     """Let a turn in the archive have been accepted some days ago."""
     accepted: Any = world.store._client.zscore(MOVED, turn_id)
     world.store._client.zadd(MOVED, {turn_id: accepted - days * DAY})
+    assert isinstance(world.archive, MemoryArchive)
+    for key, copy in world.archive.turns.items():
+        if copy.turn_id == turn_id:
+            world.archive.turns[key] = replace(copy, created=copy.created - days * DAY)
 
 
 def trimmed(world: World, store: RedisTurnStore) -> None:

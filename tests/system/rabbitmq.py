@@ -21,6 +21,9 @@ from tests.system.packages import rabbitmq
 TIMEOUT: Final = 120.0
 """Seconds for a start. An Erlang node takes several, even on an idle machine."""
 
+SETTLES: Final = 2.0
+"""Seconds after which a new queue survives that its node is killed."""
+
 
 class RabbitMQ:
     """A node with a user `guest`, on ports of its own.
@@ -96,7 +99,14 @@ class RabbitMQ:
             time.sleep(0.2)
 
     def kill(self) -> None:
-        """Kill the node with SIGKILL."""
+        """Kill the node with SIGKILL, after it has written down which queues it has."""
+        assert self._node is not None
+        # Ra writes the names of new quorum queues to disk every half second. A node that is killed
+        # before comes back with queues that never get a leader.
+        time.sleep(SETTLES)
+        self._end()
+
+    def _end(self) -> None:
         assert self._node is not None
         # The script may be the parent of the node itself: both are in one session.
         os.killpg(self._node.pid, signal.SIGKILL)
@@ -106,7 +116,7 @@ class RabbitMQ:
     def stop(self) -> None:
         """Stop everything."""
         if self._node is not None:
-            self.kill()
+            self._end()
         self._mapper.stop()
 
     def control(self, *arguments: str) -> str:

@@ -70,7 +70,9 @@ local function trim_lists()
     -- Remove entries whose copies the archive has lost. If the copies exist, unlist_turns.lua removes the
     -- entries before this does.
     local moved = list_key(KEYS[1], 'moved:' .. NAMES[at])
-    local before = int(now - longest_kept(KEYS[1], turn_retention) - LONGEST_MOVED)
+    -- Turns that an older release moved have left no note of how long they are kept.
+    local kept = math.max(longest_kept(KEYS[1], turn_retention), tonumber(turn_retention))
+    local before = int(now - kept - LONGEST_MOVED)
     for _, gone in ipairs(redis.pcall('ZRANGEBYSCORE', moved, '-inf', before, 'LIMIT', 0, AT_ONCE)) do
       redis.call('ZREM', moved, gone)
     end

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import redis
@@ -92,11 +93,14 @@ class ArchivedLists(RedisPart):
         calls: list[Call] = [
             (
                 list_keys(partition, names),
-                [turns_prefix(partition), *(turn.turn_id for turn in some)],
+                [
+                    turns_prefix(partition),
+                    *chain.from_iterable((turn.turn_id, turn.created) for turn in some),
+                ],
             )
             for partition, some in turns.items()
         ]
-        answers = self._each("placed", calls, everywhere=False) if calls else []
+        answers = self._each_of_some("placed", calls) if calls else []
         return dict(zip(turns, answers, strict=True))
 
 

@@ -101,6 +101,16 @@ class RedisPart:
             answers = self._scripts.call_each(name, calls, patience=self._patience)
         return self._answered(name, answers, everywhere=everywhere)
 
+    def _each_of_some(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run a script for some partitions; returns and raises like `_each`, but on a cluster all
+        shards of these partitions may be unavailable."""
+        try:
+            return self._each(name, calls, everywhere=False)
+        except StoreUnavailable:
+            if not self._scripts.on_cluster:
+                raise
+            return [None] * len(calls)
+
     def _each_of(self, name: str, pipeline: Pipeline, *, everywhere: bool = True) -> list[Any]:
         """Execute a pipeline of reads; returns and raises like `_each`.
 

@@ -434,7 +434,7 @@ class RedisTurnArchiving(RedisPart):
         for turn_id, _, created in copies:
             places[partition_of_turn(turn_id)] += (turn_id, created)
         calls: list[Call] = [(moved_keys(p), args) for p, args in places.items()]
-        answers = self._each("unlist_turns", calls, everywhere=False)
+        answers = self._each_of_some("unlist_turns", calls)
         here = {p for p, answer in zip(places, answers, strict=True) if answer is not None}
         return [(turn_id, v) for turn_id, v, _ in copies if partition_of_turn(turn_id) in here]
 
