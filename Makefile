@@ -20,7 +20,7 @@ FUZZ ?=
 CLIENTS ?=
 BENCH ?=
 # More than the cores that the tests are made for: many of them wait for servers.
-JOBS ?= 3
+JOBS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-system browsers screenshots newest chaos faults fuzz soak clients bench docs check format lock clean

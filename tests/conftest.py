@@ -84,7 +84,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-UNMEASURED = ("acceptance/test_benchmarks.py", "chaos", "faultpoints", "fuzz", "soak", "upgrade")
+UNMEASURED = (
+    "acceptance/test_benchmarks.py",
+    "chaos",
+    "documents",
+    "faultpoints",
+    "fuzz",
+    "soak",
+    "upgrade",
+)
 """Files and folders whose processes run without coverage.
 
 They take long, coverage takes a third of their time, and other tests cover the same code.
