@@ -24,7 +24,7 @@ from agentapi.stores.lists import TurnQuery, TurnSummary
 from agentapi.stores.merging import Match, Piece, Place
 from agentapi.stores.redis.lists_codec import archived_summary
 from agentapi.stores.redis.part import RedisPart
-from agentapi.stores.redis.turn_archiving import MOVED, RedisTurnArchiving
+from agentapi.stores.redis.turn_archiving import MOVED_LISTS, RedisTurnArchiving
 from agentapi.stores.redis.values import moment
 
 ARCHIVE: Final = PARTITIONS
@@ -89,7 +89,7 @@ class ArchivedLists(RedisPart):
     def _placed(
         self, turns: Mapping[int, Sequence[ArchivedTurn]]
     ) -> dict[int, Sequence[int] | None]:
-        names = [name for status in MOVED for name in (f"moved:{status}", status)]
+        names = [name for status, moved in MOVED_LISTS.items() for name in (moved, status)]
         calls: list[Call] = [
             (
                 list_keys(partition, names),

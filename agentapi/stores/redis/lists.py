@@ -39,7 +39,7 @@ from agentapi.stores.redis.lists_codec import (
     turn_if_here,
 )
 from agentapi.stores.redis.part import RedisPart
-from agentapi.stores.redis.turn_archiving import RedisTurnArchiving
+from agentapi.stores.redis.turn_archiving import MOVED_LISTS, RedisTurnArchiving
 from agentapi.stores.redis.values import moment
 from agentapi.stores.refusals import lists_are_off, not_complete
 from agentapi.turns import PendingCall, TurnStatus
@@ -49,13 +49,13 @@ LISTS: Final[Mapping[TurnStatus, tuple[str, ...]]] = {
     TurnStatus.QUEUED: ("queued", "begun"),
     TurnStatus.RUNNING: ("begun",),
     TurnStatus.PARKED: ("begun",),
-    TurnStatus.COMPLETED: ("completed", "moved:completed"),
+    TurnStatus.COMPLETED: ("completed", MOVED_LISTS["completed"]),
     TurnStatus.FAILED: ("failed",),
-    TurnStatus.CANCELLED: ("cancelled", "moved:cancelled"),
+    TurnStatus.CANCELLED: ("cancelled", MOVED_LISTS["cancelled"]),
 }
 """The lists that contain turns of a status. Turns in the archive have their own lists."""
 
-_MOVED: Final = "moved:"
+_IN_ARCHIVE: Final = frozenset(MOVED_LISTS.values())
 
 _ALL: Final = ("failed", *sorted({name for names in LISTS.values() for name in names} - {"failed"}))
 """All lists of turns; the list of failed turns is first."""
@@ -115,14 +115,16 @@ class RedisLists(RedisPart, ListStore):
         self, query: TurnQuery, limit: int, cursor: str | None = None, *, partial: bool = False
     ) -> Paged[TurnSummary]:
         self._check_on()
-        # Neither turns that failed nor those that ask are in the archive.
-        never_moved = query.error_code is not None or query.error is not None or query.asks
-        names = sorted(
-            name
-            for name in {name for status in query.statuses for name in LISTS[status]}
-            if not (never_moved and name.startswith(_MOVED))
-        )
-        archived = self._archived_page(query, limit, names)
+        names = {name for status in query.statuses for name in LISTS[status]}
+        if query.error_code is not None or query.error is not None or query.asks:
+            # Neither turns that failed nor those that ask are in the archive.
+            names -= _IN_ARCHIVE
+        if not names:
+            return Paged(items=[], cursor=None)
+
+        archived = None
+        if self._in_archive is not None and names & _IN_ARCHIVE:
+            archived = self._in_archive.page(query, limit)
         filters = {
             "statuses": sorted(query.statuses),
             "agent": query.agent,
@@ -134,12 +136,9 @@ class RedisLists(RedisPart, ListStore):
             "asks": query.asks or None,
             "beside": archived is not None or None,
         }
-        if not names:
-            return Paged(items=[], cursor=None)
-
         asked: _Asked[TurnSummary] = _Asked(
             kind="turns",
-            names=names,
+            names=sorted(names),
             filters=filters,
             since=query.since,
             until=query.until,
@@ -149,13 +148,6 @@ class RedisLists(RedisPart, ListStore):
         )
         partitions = _partitions(query.conversation_id)
         return self._page(asked, limit, cursor, partitions, partial=partial)
-
-    def _archived_page(
-        self, query: TurnQuery, limit: int, names: Sequence[str]
-    ) -> ArchivedPage | None:
-        if self._in_archive is None or not any(name.startswith(_MOVED) for name in names):
-            return None
-        return self._in_archive.page(query, limit)
 
     def _completed(
         self, pieces: Mapping[int, Piece[TurnSummary | None]], query: TurnQuery

@@ -47,6 +47,9 @@ T = TypeVar("T")
 MOVED: Final = ("completed", "cancelled")
 """Statuses of the turns that move. A failed turn stays, because it may be retried."""
 
+MOVED_LISTS: Final = {status: f"moved:{status}" for status in MOVED}
+"""For each of these statuses, the list of its turns that are in the archive."""
+
 REST: Final = 600.0
 """Seconds for which a turn stays in Redis after it was restored from the archive."""
 
@@ -76,7 +79,7 @@ ended after it, is skipped until all turns are examined again."""
 
 def moved_keys(partition: int) -> list[str]:
     """Names of the lists of a partition's turns whose records are in the archive."""
-    return list_keys(partition, [f"moved:{status}" for status in MOVED])
+    return list_keys(partition, list(MOVED_LISTS.values()))
 
 
 _NOTE: Final = re.compile(rb"(\d+)t:(\d{3}-[0-9a-f]{32})")
@@ -265,7 +268,7 @@ class RedisTurnArchiving(RedisPart):
         calls: list[Call] = [
             (
                 [
-                    *list_keys(partition, [status, f"moved:{status}"]),
+                    *list_keys(partition, [status, MOVED_LISTS[status]]),
                     *(copies_key(partition), copied_key(partition)),
                 ],
                 [
@@ -372,7 +375,7 @@ class RedisTurnArchiving(RedisPart):
         """
         deleted = 0
         for (partition, status), excess in self._excess().items():
-            [moved] = list_keys(partition, [f"moved:{status}"])
+            [moved] = list_keys(partition, [MOVED_LISTS[status]])
             with translate_errors(self._settings.redis_url):
                 oldest = cast("list[bytes]", self._client.zrange(moved, 0, excess - 1))
             ids = [turn_id.decode() for turn_id in oldest]
@@ -387,7 +390,7 @@ class RedisTurnArchiving(RedisPart):
         places = [(p, status) for p in range(PARTITIONS) for status in MOVED]
         pipeline = self._client.pipeline(transaction=False)
         for partition, status in places:
-            for key in list_keys(partition, [status, f"moved:{status}"]):
+            for key in list_keys(partition, [status, MOVED_LISTS[status]]):
                 pipeline.zcard(key)
         with translate_errors(self._settings.redis_url):
             counts = iter(pipeline.execute())
